@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * godwit.h - move running virtual machines from outside the VMM.
+ *
+ * Read from top to bottom: errors, log, parameters, statistics, VMs, and the
+ * two operations, migrate and receive. The library never prints, never exits,
+ * never touches signal handlers and keeps no global state but the log
+ * function. An operation runs in the thread that calls it; its callbacks are
+ * called from that thread. Strings are UTF-8 and stay valid as long as the
+ * object they came from.
+ */
+#ifndef GODWIT_H
+#define GODWIT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define GODWIT_API __attribute__((visibility("default")))
+
+/* "0.1.0" */
+GODWIT_API const char *godwit_version(void);
+
+/* --- errors ------------------------------------------------------------ */
+
+/*
+ * What a failure means for the VM; also the exit codes of the command line.
+ * Unless it says otherwise the VM still runs (or rests) where it was.
+ */
+enum godwit_fault {
+	GODWIT_OK = 0,
+	GODWIT_FAILED = 1,
+	GODWIT_USAGE = 2,     /* impossible arguments */
+	GODWIT_INPUT = 3,     /* bad or damaged input */
+	GODWIT_VERIFY = 4,    /* source and destination RAM differ */
+	GODWIT_CONVERGE = 5,  /* the guest dirties faster than can be sent */
+	GODWIT_REFUSED = 6,   /* the peer said no */
+	GODWIT_CANCELLED = 7,
+	GODWIT_UNCERTAIN = 8, /* after the hand-over began: text says who owns
+				 the VM and what to do */
+};
+
+/* Filled by whoever fails; the caller owns it; NULL is allowed everywhere. */
+struct godwit_error {
+	int code;		 /* errno value, > 0 once set */
+	enum godwit_fault fault;
+	char msg[1024];		 /* one line */
+};
+
+/* --- log --------------------------------------------------------------- */
+
+enum godwit_log_level {
+	GODWIT_LOG_ERROR = 1,
+	GODWIT_LOG_WARN,
+	GODWIT_LOG_INFO,
+	GODWIT_LOG_DEBUG,
+	GODWIT_LOG_TRACE,
+};
+
+typedef void (*godwit_log_fn)(int level, const char *module, const char *msg,
+			      void *data);
+
+/*
+ * Silent until set. @filter: "LEVEL" or "LEVEL,MODULE=LEVEL,...", e.g.
+ * "info,track=debug". Call before other threads use the library.
+ * Return: 0, -EINVAL.
+ */
+GODWIT_API int godwit_set_log(godwit_log_fn fn, void *data, const char *filter,
+			      struct godwit_error *err);
+
+/* --- states ------------------------------------------------------------ */
+
+/* QEMU's MigrationStatus, as far as it happens here. */
+enum godwit_status {
+	GODWIT_STATUS_NONE,
+	GODWIT_STATUS_SETUP,
+	GODWIT_STATUS_ACTIVE,
+	GODWIT_STATUS_PRE_SWITCHOVER, /* the VM stands, last pass */
+	GODWIT_STATUS_DEVICE,	      /* device state, hand-over */
+	GODWIT_STATUS_COMPLETED,
+	GODWIT_STATUS_FAILED,
+	GODWIT_STATUS_CANCELLING,
+	GODWIT_STATUS_CANCELLED,
+};
+
+/* "pre-switchover" and so on, QEMU's spelling. */
+GODWIT_API const char *godwit_status_name(enum godwit_status s);
+
+/* --- parameters -------------------------------------------------------- */
+
+/* Names, ranges and defaults: godwit(1), "Parameters". */
+struct godwit_params {
+	uint64_t max_bandwidth;	     /* bytes/s while the VM runs; 0: no limit */
+	int64_t downtime_limit_ns;   /* 300 ms */
+	int64_t handover_timeout_ns; /* 5 s, for the destination to be ready */
+	int64_t connect_timeout_ns;  /* 10 s */
+	int64_t idle_timeout_ns;     /* 30 s without a byte: the peer is gone */
+	uint32_t max_passes;	     /* 0: no limit */
+	uint32_t stall_passes;	     /* 10: give up after so many passes that
+					did not lower what is left */
+	bool verify;		     /* hash every page on both sides */
+	const char *tracker;	     /* "auto", "pagemap-scan", "uffd-wp" */
+};
+
+GODWIT_API void godwit_params_init(struct godwit_params *p);
+
+/* --- statistics -------------------------------------------------------- */
+
+/* Counted in pages of 4096 bytes, bytes and nanoseconds. */
+struct godwit_stats {
+	enum godwit_status status;
+	uint32_t pass;		      /* QEMU's dirty-sync-count */
+	uint64_t total;		      /* RAM of the VM, bytes */
+	uint64_t populated;	      /* of it in use when we began, bytes */
+	uint64_t remaining;	      /* still to send in this pass, bytes */
+	uint64_t transferred;	      /* written to the channel, bytes */
+	uint64_t normal;	      /* pages sent whole */
+	uint64_t duplicate;	      /* zero pages sent as such */
+	uint64_t skipped;	      /* pages that were never populated */
+	uint64_t dirty_pages_rate;    /* pages/s dirtied, last pass */
+	uint64_t bandwidth;	      /* bytes/s, last window */
+	uint64_t device_bytes;	      /* device state */
+	uint64_t verified;	      /* pages compared equal; 0: not asked for */
+	int64_t total_ns;	      /* since the operation began */
+	int64_t setup_ns;
+	int64_t expected_downtime_ns; /* estimate; -1: none yet */
+	int64_t eta_ns;		      /* to completion; -1: none yet */
+	int64_t downtime_ns;	      /* stopped here to running there */
+	const char *tracker;	      /* the one in use */
+};
+
+/* Called at most ten times a second and at every change of status. */
+typedef void (*godwit_progress_fn)(const struct godwit_stats *stats,
+				   void *data);
+
+/* --- VMs --------------------------------------------------------------- */
+
+struct godwit_vm;
+
+/*
+ * Attach to a QEMU: the NAME given to `godwit run`, or
+ * "qmp=PATH,agent=PATH". One attachment at a time. NULL with @err.
+ */
+GODWIT_API struct godwit_vm *godwit_vm_open(const char *vm,
+					    struct godwit_error *err);
+GODWIT_API void godwit_vm_close(struct godwit_vm *vm);
+
+/* --- operations -------------------------------------------------------- */
+
+struct godwit_op;
+
+/* A cancellable operation on @vm, for one use. NULL with @err. */
+GODWIT_API struct godwit_op *godwit_op_new(struct godwit_vm *vm,
+					   const struct godwit_params *params,
+					   godwit_progress_fn progress,
+					   void *data,
+					   struct godwit_error *err);
+GODWIT_API void godwit_op_free(struct godwit_op *op);
+
+/* Any thread, also a signal handler. Before the hand-over the VM goes on at
+ * the source; afterwards it is too late and nothing happens. */
+GODWIT_API void godwit_op_cancel(struct godwit_op *op);
+
+/*
+ * Live-migrate to the godwit that listens at @uri. Return: 0 when the VM runs
+ * there (its source VMM then stands in `postmigrate`), or -errno with @err.
+ */
+GODWIT_API int godwit_migrate(struct godwit_op *op, const char *uri,
+			      struct godwit_error *err);
+
+/*
+ * Listen at @uri and accept one migration into a VM that waits for one.
+ * @listening (may be NULL) is told where, with the real port for port 0.
+ */
+GODWIT_API int godwit_receive(struct godwit_op *op, const char *uri,
+			      void (*listening)(const char *uri, void *data),
+			      struct godwit_error *err);
+
+/* What a destination says of itself. */
+struct godwit_peer {
+	char godwit[32], vmm[64], name[64];
+};
+
+/* Ask the godwit at @uri whether it would take this VM; nothing moves and it
+ * goes on listening. Return: 0 with @peer, or -errno with what differs. */
+GODWIT_API int godwit_probe(struct godwit_op *op, const char *uri,
+			    struct godwit_peer *peer,
+			    struct godwit_error *err);
+
+/* A copy of the current numbers; any thread. */
+GODWIT_API void godwit_op_stats(struct godwit_op *op,
+				struct godwit_stats *stats);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

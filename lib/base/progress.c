@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* progress.c - see progress.h. */
+#include "base/progress.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/scope.h"
+#include "base/trace.h"
+
+#define INTERVAL_NS (100 * GW_NS_PER_MS)
+
+void gw_progress_init(struct gw_progress *p, godwit_progress_fn fn, void *data)
+{
+	memset(p, 0, sizeof(*p));
+	pthread_mutex_init(&p->lock, NULL);
+	p->fn = fn;
+	p->data = data;
+	p->now.expected_downtime_ns = -1;
+	p->now.eta_ns = -1;
+	p->started_ns = gw_now_ns();
+}
+
+void gw_progress_fini(struct gw_progress *p)
+{
+	pthread_mutex_destroy(&p->lock);
+}
+
+static void publish(struct gw_progress *p, int64_t now)
+{
+	p->last_ns = now;
+	p->now.total_ns = now - p->started_ns;
+	{
+		GW_LOCKED(&p->lock);
+		p->published = p->now;
+	}
+	if (p->fn)
+		p->fn(&p->now, p->data);
+}
+
+void gw_progress_tick(struct gw_progress *p)
+{
+	int64_t now = gw_now_ns();
+
+	if (now - p->last_ns >= INTERVAL_NS)
+		publish(p, now);
+}
+
+void gw_progress_status(struct gw_progress *p, enum godwit_status s)
+{
+	GW_TRACE2(status, (int)p->now.status, (int)s);
+	p->now.status = s;
+	publish(p, gw_now_ns());
+}
+
+void gw_progress_get(struct gw_progress *p, struct godwit_stats *out)
+{
+	GW_LOCKED(&p->lock);
+	*out = p->published;
+}

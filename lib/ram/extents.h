@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * extents.h - which parts of a block were ever populated. A hole is never
+ * read: reading a hole of a shared file allocates it.
+ */
+#ifndef GW_RAM_EXTENTS_H
+#define GW_RAM_EXTENTS_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+#include "ram/block.h"
+
+/*
+ * The first populated range of @b at or after byte @from, page aligned:
+ * *@start and *@len, *@len 0 when there is none. SEEK_DATA/SEEK_HOLE on the
+ * block's file; for a block without a file /proc/self/pagemap over b->host.
+ */
+int gw_extent_next(const struct gw_ramblock *b, uint64_t from, uint64_t *start,
+		   uint64_t *len, struct gw_error *err) GW_MUST_CHECK;
+
+/* Bytes in populated ranges. */
+int gw_extent_total(const struct gw_ramblock *b, uint64_t *nbytes,
+		    struct gw_error *err) GW_MUST_CHECK;
+
+/* Make all of @b read as zero, giving its memory back (a whole-block punch). */
+int gw_extent_punch_all(struct gw_ramblock *b,
+			struct gw_error *err) GW_MUST_CHECK;
+
+#endif
