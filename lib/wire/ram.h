@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * ram.h - the `ram` section, version 4: encode and decode side by side.
+ *
+ * A section's payload is a list of records that ends with EOS. A record is a
+ * be64 whose low bits are flags (qemu.h) and whose high bits are the page's
+ * byte address inside its block; the block's name follows unless CONTINUE
+ * says "as before on this channel".
+ *
+ *	00000000 00020008 06 "pc.ram" <4096 bytes>	page 0x20000
+ *	00000000 00021022 00				page 0x21000 is zero
+ *	00000000 00000010				end of the list
+ */
+#ifndef GW_WIRE_RAM_H
+#define GW_WIRE_RAM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/reader.h"
+#include "base/writer.h"
+#include "ram/block.h"
+#include "wire/qemu.h"
+
+/* --- encode --- */
+
+struct gw_ram_encoder {
+	const struct gw_ramblock *last; /* for CONTINUE; NULL: none yet */
+};
+
+/* MEM_SIZE: the block table, always the first record of START. */
+void gw_ram_put_table(struct gw_writer *w, const struct gw_ram *ram);
+/* @page is referenced until the next flush. */
+void gw_ram_put_page(struct gw_writer *w, struct gw_ram_encoder *e,
+		     const struct gw_ramblock *b, uint64_t addr,
+		     const void *page);
+void gw_ram_put_zero(struct gw_writer *w, struct gw_ram_encoder *e,
+		     const struct gw_ramblock *b, uint64_t addr);
+void gw_ram_put_eos(struct gw_writer *w);
+
+/* --- decode --- */
+
+struct gw_ram_table {
+	int n;
+	uint64_t total;
+	struct gw_ram_entry {
+		char idstr[GW_IDSTR_MAX + 1];
+		uint64_t used_length;
+		uint64_t mr_addr; /* only with x-ignore-shared, else 0 */
+	} entry[GW_MAX_TABLE_BLOCKS];
+};
+
+struct gw_ram_decoder {
+	/* set by the caller before the first record */
+	bool ignore_shared; /* the table carries mr_addr */
+	/* filled by MEM_SIZE; pages are checked against it */
+	struct gw_ram_table table;
+	bool have_table;
+	/* block of the last page record: index into table, -1: none yet */
+	int last;
+};
+
+struct gw_ram_record {
+	unsigned int kind; /* one GW_RAM_FLAG_*, without CONTINUE */
+	int block;	   /* pages: index into the decoder's table */
+	uint64_t addr;	   /* pages: byte address in the block */
+};
+
+void gw_ram_decoder_init(struct gw_ram_decoder *d, bool ignore_shared);
+
+/*
+ * Read one record. MEM_SIZE is read whole into d->table. After PAGE the
+ * caller reads GW_PAGE_SIZE bytes; after XBZRLE its own record. Return: 0 or
+ * -errno (sticky in @r): unknown or contradictory flags, CONTINUE without a
+ * block, unknown block, address beyond used_length, a second table, lengths
+ * that do not add up, fill byte other than 0.
+ */
+int gw_ram_get(struct gw_reader *r, struct gw_ram_decoder *d,
+	       struct gw_ram_record *rec) GW_MUST_CHECK;
+
+#endif
