@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* internal.h - what vm.c, save.c, load.c and settings.c share. */
+#ifndef GW_VM_QEMU_INTERNAL_H
+#define GW_VM_QEMU_INTERNAL_H
+
+#include <pthread.h>
+
+#include "base/clock.h"
+#include "vm/qemu/agent.h"
+#include "vm/qemu/qmp.h"
+#include "vm/qemu/rundir.h"
+#include "vm/qemu/vm.h"
+#include "wire/devstream.h"
+
+#define GW_LOG_MODULE "vm"
+#include "base/log.h"
+
+/* For a command that QEMU answers at once, however busy the host. */
+#define GW_QMP_TIMEOUT_MS 30000
+
+struct gw_qemu {
+	struct gw_vm vm;
+	struct gw_vmref ref;
+	struct gw_qmp *qmp;
+	struct gw_agent *agent;
+	int move_lock; /* -1: none (attached by sockets) */
+	int pidfd;     /* of QEMU, -1: unknown */
+	pid_t pid;
+
+	/* settings of QEMU's migration as they were, to be put back */
+	json_t *old_capabilities, *old_parameters;
+
+	/* source: QEMU writes its device state into dev_fd */
+	int dev_fd;		/* our end; -1: none */
+	bool saving;		/* QMP `migrate` was given */
+	bool committed;		/* QEMU said completed */
+	pthread_t reader;
+	bool reader_runs;
+	pthread_mutex_t lock;
+	pthread_cond_t more;
+	struct gw_devstream stream; /* guarded by lock while reader_runs */
+	struct gw_error reader_err; /* guarded by lock */
+	unsigned int pongs;	    /* sent so far; reader */
+	size_t delivered;	    /* bytes given to the sink */
+
+	/* destination */
+	bool loading; /* QMP `migrate-incoming` was given */
+};
+
+static inline struct gw_qemu *gw_qemu_of(struct gw_vm *vm)
+{
+	return (struct gw_qemu *)vm;
+}
+
+/* vm.c: "running", "paused", ... into @status[32]. */
+int gw_qemu_status(struct gw_qemu *q, char status[32],
+		   struct gw_error *err) GW_MUST_CHECK;
+/* Has QEMU's process ended? */
+bool gw_qemu_dead(struct gw_qemu *q);
+/* Status of query-migrate ("" if none) and its error-desc in @why. */
+int gw_qemu_migration(struct gw_qemu *q, char status[32],
+		      struct gw_error *why, struct gw_error *err) GW_MUST_CHECK;
+/* A socket pair: QEMU gets one end as @name, we the other. -1 with @err. */
+int gw_qemu_pass_socket(struct gw_qemu *q, const char *name,
+			struct gw_error *err);
+/* Leave a note for `resume` and `list`; no-op for a VM without a folder. */
+void gw_qemu_note(struct gw_qemu *q, const char *phase, const char *role,
+		  const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+
+/* settings.c */
+int gw_qemu_settings_set(struct gw_qemu *q, bool source,
+			 struct gw_error *err) GW_MUST_CHECK;
+void gw_qemu_settings_restore(struct gw_qemu *q);
+
+/* save.c */
+int gw_qemu_save_begin(struct gw_vm *vm, struct gw_error *err);
+int gw_qemu_save_poll(struct gw_vm *vm, int timeout_ms, bool *stopped,
+		      struct gw_error *err);
+int gw_qemu_save_read(struct gw_vm *vm, bool final, gw_vm_sink sink, void *arg,
+		      struct gw_error *err);
+int gw_qemu_save_commit(struct gw_vm *vm, struct gw_error *err);
+int gw_qemu_save_abort(struct gw_vm *vm, struct gw_error *err);
+void gw_qemu_save_end(struct gw_qemu *q); /* reader and socket */
+
+/* load.c */
+int gw_qemu_load_begin(struct gw_vm *vm, struct gw_error *err);
+int gw_qemu_load_write(struct gw_vm *vm, const void *p, size_t len,
+		       struct gw_error *err);
+int gw_qemu_load_finish(struct gw_vm *vm, struct gw_error *err);
+int gw_qemu_load_abort(struct gw_vm *vm, struct gw_error *err);
+int gw_qemu_run(struct gw_vm *vm, struct gw_error *err);
+
+/* ram.c: which blocks there are, and where */
+int gw_qemu_find_ram(struct gw_qemu *q, struct gw_error *err) GW_MUST_CHECK;
+
+/* check.c */
+int gw_qemu_check(struct gw_vm *vm, bool source, struct gw_error *err);
+
+#endif

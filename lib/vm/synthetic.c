@@ -1,0 +1,470 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* synthetic.c - see synthetic.h. */
+#include "vm/synthetic.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/scope.h"
+#include "base/thread.h"
+
+#define MAX_BLOCKS  4
+#define MAX_THREADS 16
+#define ZERO_BIT    0x80000000u /* in a generation: the page was cleared */
+#define MAGIC	    0x67775359u /* "gwSY" */
+
+struct synthetic {
+	struct gw_vm vm;
+	struct gw_synthetic_config c;
+	uint8_t *mem[MAX_BLOCKS]; /* the "VM's own" mapping */
+	uint32_t *gen[MAX_BLOCKS]; /* what each page holds; 0: never written */
+	uint64_t writes;	  /* atomic */
+	pthread_t thread[MAX_THREADS];
+	int nthreads;
+	/* guarded by lock */
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool run, quit;
+	int resting; /* writers that stand still */
+	/* device state being loaded */
+	uint8_t *state;
+	size_t state_len;
+};
+
+static struct synthetic *of(struct gw_vm *vm)
+{
+	return (struct synthetic *)vm;
+}
+
+static uint64_t mix(uint64_t x)
+{
+	x ^= x >> 30;
+	x *= 0xbf58476d1ce4e5b9ULL;
+	x ^= x >> 27;
+	x *= 0x94d049bb133111ebULL;
+	return x ^ (x >> 31);
+}
+
+/* A page of generation @gen: its words follow from seed, block and page. */
+static uint64_t word0(struct synthetic *s, int block, uint64_t page,
+		      uint32_t gen)
+{
+	return mix(s->c.seed ^ mix(page * MAX_BLOCKS + (uint64_t)block) ^
+		   ((uint64_t)gen << 32)) | 1;
+}
+
+static void write_page(struct synthetic *s, int block, uint64_t page,
+		       uint32_t gen)
+{
+	uint64_t *p = (uint64_t *)(s->mem[block] + (page << GW_PAGE_BITS));
+	uint64_t w = word0(s, block, page, gen);
+
+	for (unsigned int i = 0; i < GW_PAGE_SIZE / 8; i++)
+		__atomic_store_n(&p[i], gen & ZERO_BIT ? 0 : w + i,
+				 __ATOMIC_RELAXED);
+	__atomic_store_n(&s->gen[block][page], gen, __ATOMIC_RELAXED);
+}
+
+/* --- writers ------------------------------------------------------------ */
+
+struct writer {
+	struct synthetic *s;
+	int index;
+};
+
+/* Stand still while the VM does. Return: false to end. */
+static bool may_run(struct synthetic *s)
+{
+	GW_LOCKED(&s->lock);
+	while (!s->run && !s->quit) {
+		s->resting++;
+		pthread_cond_broadcast(&s->changed);
+		pthread_cond_wait(&s->changed, &s->lock);
+		s->resting--;
+	}
+	return !s->quit;
+}
+
+static void *writer(void *arg)
+{
+	struct writer *w = arg;
+	struct synthetic *s = w->s;
+	uint64_t x = mix(s->c.seed + 77 + (uint64_t)w->index), n = 0;
+	uint64_t stride = (uint64_t)s->c.nthreads;
+	int64_t start = gw_now_ns();
+
+	while (may_run(s)) {
+		int block = (int)((x >> 8) % (uint64_t)s->c.nblocks);
+		uint64_t page = (x >> 16) % (s->c.working_set / stride) *
+					stride + (uint64_t)w->index;
+		uint32_t gen = (s->gen[block][page] & ~ZERO_BIT) + 1;
+
+		if ((x & 0xff) * 100 < s->c.zero_percent * 256ULL)
+			gen |= ZERO_BIT;
+		write_page(s, block, page, gen);
+		__atomic_fetch_add(&s->writes, 1, __ATOMIC_RELAXED);
+		x = mix(x + 0x9e3779b97f4a7c15ULL);
+		n++;
+		if (s->c.pages_per_s && n % 16 == 0) {
+			int64_t due = start + (int64_t)(n * 1000000000ULL /
+							s->c.pages_per_s);
+			int64_t wait = due - gw_now_ns();
+			struct timespec t = { wait / GW_NS_PER_S,
+					      wait % GW_NS_PER_S };
+
+			if (wait > 0)
+				nanosleep(&t, NULL);
+		}
+	}
+	free(w);
+	return NULL;
+}
+
+static void set_run(struct synthetic *s, bool run)
+{
+	GW_LOCKED(&s->lock);
+	s->run = run;
+	pthread_cond_broadcast(&s->changed);
+	while (!run && s->resting < s->nthreads)
+		pthread_cond_wait(&s->changed, &s->lock);
+	s->vm.info.running = run;
+}
+
+/* --- ops ---------------------------------------------------------------- */
+
+static int inject(struct synthetic *s, enum gw_synthetic_fault f,
+		  struct gw_error *err)
+{
+	return s->c.fault != f ? 0 : gw_fail(err, EIO, "injected fault %d", f);
+}
+
+static int op_check(struct gw_vm *vm, bool source, struct gw_error *err)
+{
+	if (source == vm->info.waiting)
+		return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
+				  source ? "'%s' waits for a migration" :
+					   "'%s' does not wait for a migration",
+				  vm->info.name);
+	return 0;
+}
+
+static int get_uffd(void *arg, enum gw_uffd_purpose purpose, int *fd,
+		    bool *used, struct gw_error *err)
+{
+	*used = false;
+	*fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	if (*fd < 0)
+		return gw_fail_errno(err, errno, "userfaultfd");
+	return 0;
+}
+
+static void release_uffd(void *arg, enum gw_uffd_purpose purpose)
+{
+}
+
+static int op_track(struct gw_vm *vm, const char *kind, struct gw_track **t,
+		    struct gw_error *err)
+{
+	struct gw_track_config c = { .ram = &vm->ram,
+				     .pid = getpid(),
+				     .uffd = { get_uffd, release_uffd, vm } };
+
+	return gw_track_open(kind, &c, t, err);
+}
+
+static int op_drain(struct gw_vm *vm, struct gw_error *err)
+{
+	return inject(of(vm), GW_SYNTHETIC_FAIL_DRAIN, err);
+}
+
+static int op_save_begin(struct gw_vm *vm, struct gw_error *err)
+{
+	return inject(of(vm), GW_SYNTHETIC_FAIL_SAVE_BEGIN, err);
+}
+
+static int op_save_poll(struct gw_vm *vm, int timeout_ms, bool *stopped,
+			struct gw_error *err)
+{
+	bool was = vm->info.running;
+
+	vm->stopped_ns = gw_now_ns();
+	set_run(of(vm), false);
+	vm->info.running = was; /* what GO passes on */
+	*stopped = true;
+	return 0;
+}
+
+/* magic, seed, writes, then be32 per page and block. */
+static int op_save_read(struct gw_vm *vm, bool final, gw_vm_sink sink,
+			void *arg, struct gw_error *err)
+{
+	struct synthetic *s = of(vm);
+	uint64_t npages = s->c.nbytes >> GW_PAGE_BITS;
+	uint8_t head[20], chunk[4096];
+	int r = inject(s, GW_SYNTHETIC_FAIL_SAVE_READ, err);
+
+	if (r || !final)
+		return r;
+	gw_put_be32(head, MAGIC);
+	gw_put_be64(head + 4, s->c.seed);
+	gw_put_be64(head + 12, s->writes);
+	r = sink(arg, head, sizeof(head), err);
+	for (int b = 0; b < s->c.nblocks; b++)
+		for (uint64_t at = 0; at < npages && !r;) {
+			size_t n = 0;
+
+			for (; n < sizeof(chunk) && at < npages; n += 4)
+				gw_put_be32(chunk + n, s->gen[b][at++]);
+			r = sink(arg, chunk, n, err);
+		}
+	return r;
+}
+
+static int op_save_commit(struct gw_vm *vm, struct gw_error *err)
+{
+	return inject(of(vm), GW_SYNTHETIC_FAIL_COMMIT, err);
+}
+
+static int op_save_abort(struct gw_vm *vm, struct gw_error *err)
+{
+	if (vm->info.running)
+		set_run(of(vm), true);
+	return 0;
+}
+
+static int op_load_begin(struct gw_vm *vm, struct gw_error *err)
+{
+	return 0;
+}
+
+static int op_load_write(struct gw_vm *vm, const void *p, size_t len,
+			 struct gw_error *err)
+{
+	struct synthetic *s = of(vm);
+	uint8_t *n = realloc(s->state, s->state_len + len);
+
+	if (!n)
+		return gw_fail(err, ENOMEM, "no memory");
+	memcpy(n + s->state_len, p, len);
+	s->state = n;
+	s->state_len += len;
+	return 0;
+}
+
+static int op_load_finish(struct gw_vm *vm, struct gw_error *err)
+{
+	struct synthetic *s = of(vm);
+	uint64_t npages = s->c.nbytes >> GW_PAGE_BITS;
+	uint8_t *p = s->state + 20;
+	int r = inject(s, GW_SYNTHETIC_FAIL_LOAD, err);
+
+	if (r)
+		return r;
+	if (s->state_len != 20 + 4 * npages * (uint64_t)s->c.nblocks ||
+	    gw_get_be32(s->state) != MAGIC)
+		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+				  "%zu bytes of device state do not fit",
+				  s->state_len);
+	s->c.seed = gw_get_be64(s->state + 4);
+	s->writes = gw_get_be64(s->state + 12);
+	for (int b = 0; b < s->c.nblocks; b++)
+		for (uint64_t i = 0; i < npages; i++, p += 4)
+			s->gen[b][i] = gw_get_be32(p);
+	vm->info.waiting = false;
+	return 0;
+}
+
+static int op_load_abort(struct gw_vm *vm, struct gw_error *err)
+{
+	set_run(of(vm), false);
+	return 0;
+}
+
+static int op_run(struct gw_vm *vm, struct gw_error *err)
+{
+	int r = inject(of(vm), GW_SYNTHETIC_FAIL_RUN, err);
+
+	if (!r)
+		set_run(of(vm), true);
+	return r;
+}
+
+static void op_close(struct gw_vm *vm)
+{
+	struct synthetic *s = of(vm);
+
+	pthread_mutex_lock(&s->lock);
+	s->quit = true;
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->lock);
+	for (int i = 0; i < s->nthreads; i++)
+		pthread_join(s->thread[i], NULL);
+	for (int b = 0; b < s->c.nblocks; b++) {
+		if (s->mem[b])
+			munmap(s->mem[b], s->c.nbytes);
+		free(s->gen[b]);
+	}
+	gw_ram_fini(&vm->ram);
+	pthread_cond_destroy(&s->changed);
+	pthread_mutex_destroy(&s->lock);
+	free(s->state);
+	free(s);
+}
+
+static const struct gw_vm_ops ops = {
+	.kind = "synthetic",
+	.check = op_check,
+	.track = op_track,
+	.drain = op_drain,
+	.save_begin = op_save_begin,
+	.save_poll = op_save_poll,
+	.save_read = op_save_read,
+	.save_commit = op_save_commit,
+	.save_abort = op_save_abort,
+	.load_begin = op_load_begin,
+	.load_write = op_load_write,
+	.load_finish = op_load_finish,
+	.load_abort = op_load_abort,
+	.run = op_run,
+	.close = op_close,
+};
+
+/* --- setup -------------------------------------------------------------- */
+
+static int add_block(struct synthetic *s, int i, struct gw_error *err)
+{
+	struct gw_ramblock *b;
+	char name[32];
+	void *p;
+	int fd;
+
+	snprintf(name, sizeof(name), "synthetic.ram%d", i);
+	fd = memfd_create(name, MFD_CLOEXEC);
+	if (fd < 0 || ftruncate(fd, (off_t)s->c.nbytes))
+		return gw_fail_errno(err, errno, "memfd %s", name);
+	b = gw_ram_add(&s->vm.ram, name, s->c.nbytes, GW_PAGE_SIZE, fd, 0,
+		       err);
+	if (!b)
+		return -err->code;
+	p = mmap(NULL, s->c.nbytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	s->gen[i] = calloc(s->c.nbytes >> GW_PAGE_BITS, sizeof(uint32_t));
+	if (p == MAP_FAILED || !s->gen[i])
+		return gw_fail(err, ENOMEM, "no memory for block %d", i);
+	s->mem[i] = p;
+	b->peer_addr = (uintptr_t)p;
+	if (!s->c.waiting)
+		for (uint64_t page = 0; page < s->c.populated; page++)
+			write_page(s, i, page, 1);
+	return 0;
+}
+
+static int start_writers(struct synthetic *s, struct gw_error *err)
+{
+	for (int i = 0; i < s->c.nthreads; i++) {
+		struct writer *w = malloc(sizeof(*w));
+		int r;
+
+		if (!w)
+			return gw_fail(err, ENOMEM, "no memory");
+		*w = (struct writer){ s, i };
+		r = gw_thread_start(&s->thread[i], "gw-writer", writer, w,
+				    err);
+		if (r) {
+			free(w);
+			return r;
+		}
+		s->nthreads++;
+	}
+	return 0;
+}
+
+struct gw_vm *gw_synthetic_open(const struct gw_synthetic_config *c,
+				struct gw_error *err)
+{
+	struct synthetic *s = calloc(1, sizeof(*s));
+	int r = 0;
+
+	if (!s) {
+		gw_fail(err, ENOMEM, "no memory");
+		return NULL;
+	}
+	s->c = *c;
+	s->vm.ops = &ops;
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_cond_init(&s->changed, NULL);
+	snprintf(s->vm.info.name, sizeof(s->vm.info.name), "%s", c->name);
+	snprintf(s->vm.info.vmm, sizeof(s->vm.info.vmm), "synthetic");
+	snprintf(s->vm.info.machine, sizeof(s->vm.info.machine), "%s",
+		 c->machine ? c->machine : "synthetic");
+	snprintf(s->vm.info.arch, sizeof(s->vm.info.arch), "none");
+	s->vm.info.waiting = c->waiting;
+	s->vm.info.running = s->run = !c->waiting;
+	if (c->nblocks < 1 || c->nblocks > MAX_BLOCKS ||
+	    c->nthreads > MAX_THREADS)
+		r = gw_fail(err, EINVAL, "%d blocks, %d threads", c->nblocks,
+			    c->nthreads);
+	for (int i = 0; i < c->nblocks && !r; i++)
+		r = add_block(s, i, err);
+	if (!r)
+		r = start_writers(s, err);
+	if (r) {
+		op_close(&s->vm);
+		return NULL;
+	}
+	return &s->vm;
+}
+
+/* --- for tests ---------------------------------------------------------- */
+
+static int check_page(struct synthetic *s, int b, uint64_t page,
+		      struct gw_error *err)
+{
+	const uint64_t *p =
+		(const uint64_t *)(s->mem[b] + (page << GW_PAGE_BITS));
+	uint32_t gen = s->gen[b][page];
+	uint64_t w = gen && !(gen & ZERO_BIT) ? word0(s, b, page, gen) : 0;
+
+	for (unsigned int i = 0; i < GW_PAGE_SIZE / 8; i++)
+		if (p[i] != (w ? w + i : 0))
+			return gw_fail(err, EBADMSG,
+				       "block %d page 0x%llx generation 0x%x: word %u is 0x%llx",
+				       b, (unsigned long long)page, gen, i,
+				       (unsigned long long)p[i]);
+	return 0;
+}
+
+int gw_synthetic_check(struct gw_vm *vm, struct gw_error *err)
+{
+	struct synthetic *s = of(vm);
+	bool was = vm->info.running;
+	int r = 0;
+
+	set_run(s, false);
+	for (int b = 0; b < s->c.nblocks && !r; b++)
+		for (uint64_t i = 0; i < s->c.nbytes >> GW_PAGE_BITS && !r; i++)
+			r = check_page(s, b, i, err);
+	if (was)
+		set_run(s, true);
+	return r;
+}
+
+bool gw_synthetic_running(struct gw_vm *vm)
+{
+	struct synthetic *s = of(vm);
+
+	GW_LOCKED(&s->lock);
+	return s->run;
+}
+
+uint64_t gw_synthetic_writes(struct gw_vm *vm)
+{
+	return __atomic_load_n(&of(vm)->writes, __ATOMIC_RELAXED);
+}

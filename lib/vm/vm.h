@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * vm.h - where a VM lives, behind one ops struct: an unmodified QEMU
+ * (qemu/), or threads that write memory by a seed (synthetic.c).
+ *
+ * The engines (source/, dest/) call these in the order below, from one
+ * thread, and know nothing of QMP. Every call that waits takes its time limits
+ * from the driver and is ended by vm->cancel where that is safe.
+ *
+ *	source:	check  track  [drain]*  save_begin  save_poll*  (RAM is final)
+ *		save_read*  then exactly one of save_commit | save_abort
+ *	dest:	check  load_begin  load_write*  load_finish  then run, or
+ *		load_abort at any point before run
+ */
+#ifndef GW_VM_VM_H
+#define GW_VM_VM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/cancel.h"
+#include "base/error.h"
+#include "ram/block.h"
+#include "track/track.h"
+
+struct gw_vm;
+
+struct gw_vm_info {
+	char name[64];
+	char vmm[64];	  /* "QEMU 10.0.2" */
+	char machine[64]; /* canonical machine type, "pc-i440fx-10.0" */
+	char arch[32];	  /* "x86_64" */
+	bool running;	  /* vCPUs run now (false: paused) */
+	bool waiting;	  /* waits for an incoming migration */
+	bool direct_io;	  /* a disk pins guest pages: drain after each scan */
+};
+
+/* Bytes of the device state; called as they come. Return: 0 or -errno. */
+typedef int (*gw_vm_sink)(void *arg, const void *p, size_t len,
+			  struct gw_error *err);
+
+struct gw_vm_ops {
+	const char *kind;
+
+	/* Can this VM be moved away from (@source) or into here? Names the
+	 * device or setting that stands in the way and the remedy. */
+	int (*check)(struct gw_vm *vm, bool source, struct gw_error *err);
+
+	/* A tracker for vm->ram, @kind as in gw_track_open(). Not started. */
+	int (*track)(struct gw_vm *vm, const char *kind, struct gw_track **t,
+		     struct gw_error *err);
+
+	/* Every transfer that pinned a page before the call has landed when
+	 * it returns. vCPUs keep running. */
+	int (*drain)(struct gw_vm *vm, struct gw_error *err);
+
+	/* Ask the VMM to stop the VM and get its device state ready. Returns
+	 * at once. */
+	int (*save_begin)(struct gw_vm *vm, struct gw_error *err);
+
+	/* Wait up to @timeout_ms. *@stopped: the VM stands, RAM is final. */
+	int (*save_poll)(struct gw_vm *vm, int timeout_ms, bool *stopped,
+			 struct gw_error *err);
+
+	/* Device state. !@final: what is there already, without waiting (the
+	 * VM may still run). @final, only after *stopped: all the rest, up to
+	 * its end. */
+	int (*save_read)(struct gw_vm *vm, bool final, gw_vm_sink sink,
+			 void *arg, struct gw_error *err);
+
+	/* The destination has it: give the VM up. Return: 0 when this side
+	 * can never run it again by itself; otherwise @err says whether it
+	 * runs here (GW_FAULT_FAILED) or nobody knows (GW_FAULT_UNCERTAIN). */
+	int (*save_commit)(struct gw_vm *vm, struct gw_error *err);
+
+	/* The VM goes on here, as it was. Idempotent, also without
+	 * save_begin. Return: 0 when that was confirmed. */
+	int (*save_abort)(struct gw_vm *vm, struct gw_error *err);
+
+	/* All RAM is in place: expect device state. */
+	int (*load_begin)(struct gw_vm *vm, struct gw_error *err);
+	int (*load_write)(struct gw_vm *vm, const void *p, size_t len,
+			  struct gw_error *err);
+	/* Return: 0 when all is loaded and the VM stands paused. */
+	int (*load_finish)(struct gw_vm *vm, struct gw_error *err);
+	/* What was loaded must never run here; the VMM stays alive.
+	 * Return: 0 when it is certain that it does not run. */
+	int (*load_abort)(struct gw_vm *vm, struct gw_error *err);
+
+	/* Run the loaded VM. */
+	int (*run)(struct gw_vm *vm, struct gw_error *err);
+
+	void (*close)(struct gw_vm *vm); /* frees @vm */
+};
+
+struct gw_vm {
+	const struct gw_vm_ops *ops;
+	struct gw_vm_info info;
+	struct gw_ram ram;
+	/* set by whoever runs an engine on it */
+	const struct gw_cancel *cancel; /* may be NULL */
+	char peer[160];			/* for notes and messages */
+	/* set by the driver */
+	int64_t stopped_ns; /* gw_now_ns() when vCPUs stood still, 0: unknown */
+};
+
+static inline void gw_vm_close(struct gw_vm *vm)
+{
+	if (vm)
+		vm->ops->close(vm);
+}
+
+#endif
