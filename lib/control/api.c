@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* api.c - what godwit.h promises, on top of the engines. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cancel.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/progress.h"
+#include "chan/chan.h"
+#include "control/params.h"
+#include "dest/dest.h"
+#include "godwit.h"
+#include "source/source.h"
+#include "vm/qemu/vm.h"
+
+/* The public error is the internal one under its public name. */
+_Static_assert(sizeof(struct godwit_error) == sizeof(struct gw_error) &&
+		       (int)GODWIT_UNCERTAIN == (int)GW_FAULT_UNCERTAIN,
+	       "godwit.h and base/error.h describe the same error");
+
+struct godwit_op {
+	struct gw_vm *vm;
+	struct godwit_params params;
+	struct gw_cancel cancel;
+	struct gw_progress progress;
+};
+
+const char *godwit_version(void)
+{
+	return GW_VERSION;
+}
+
+const char *godwit_status_name(enum godwit_status s)
+{
+	static const char *const name[] = {
+		[GODWIT_STATUS_NONE] = "none",
+		[GODWIT_STATUS_SETUP] = "setup",
+		[GODWIT_STATUS_ACTIVE] = "active",
+		[GODWIT_STATUS_PRE_SWITCHOVER] = "pre-switchover",
+		[GODWIT_STATUS_DEVICE] = "device",
+		[GODWIT_STATUS_COMPLETED] = "completed",
+		[GODWIT_STATUS_FAILED] = "failed",
+		[GODWIT_STATUS_CANCELLING] = "cancelling",
+		[GODWIT_STATUS_CANCELLED] = "cancelled",
+	};
+
+	return (unsigned int)s < sizeof(name) / sizeof(*name) ? name[s] : "?";
+}
+
+static struct {
+	godwit_log_fn fn;
+	void *data;
+} log_target;
+
+static void forward_log(enum gw_log_level level, const char *module,
+			const char *msg, void *data)
+{
+	log_target.fn((int)level, module, msg, log_target.data);
+}
+
+int godwit_set_log(godwit_log_fn fn, void *data, const char *filter,
+		   struct godwit_error *err)
+{
+	int r = filter ? gw_log_configure(filter, (struct gw_error *)err) : 0;
+
+	if (r)
+		return r;
+	log_target.fn = fn;
+	log_target.data = data;
+	gw_log_set(fn ? forward_log : NULL, NULL);
+	return 0;
+}
+
+void godwit_params_init(struct godwit_params *p)
+{
+	memset(p, 0, sizeof(*p));
+	for (size_t i = 0; i < gw_nparams; i++) {
+		struct gw_error err;
+
+		/* The table's own defaults: a test sets every one of them. */
+		if (gw_param_set(p, &gw_params[i], gw_params[i].fallback,
+				 &err))
+			abort();
+	}
+}
+
+struct godwit_vm *godwit_vm_open(const char *vm, struct godwit_error *err)
+{
+	struct gw_error *e = (struct gw_error *)err;
+	struct gw_vmref ref;
+
+	if (gw_vmref_parse(vm, &ref, e))
+		return NULL;
+	return (struct godwit_vm *)gw_qemu_open(&ref, NULL, e);
+}
+
+void godwit_vm_close(struct godwit_vm *vm)
+{
+	gw_vm_close((struct gw_vm *)vm);
+}
+
+struct godwit_op *godwit_op_new(struct godwit_vm *vm,
+				const struct godwit_params *params,
+				godwit_progress_fn progress, void *data,
+				struct godwit_error *err)
+{
+	struct gw_error *e = (struct gw_error *)err;
+	struct godwit_op *op = calloc(1, sizeof(*op));
+
+	if (!op) {
+		gw_fail(e, ENOMEM, "no memory");
+		return NULL;
+	}
+	if (gw_cancel_init(&op->cancel, e)) {
+		free(op);
+		return NULL;
+	}
+	op->vm = (struct gw_vm *)vm;
+	if (params)
+		op->params = *params;
+	else
+		godwit_params_init(&op->params);
+	gw_progress_init(&op->progress, progress, data);
+	return op;
+}
+
+void godwit_op_free(struct godwit_op *op)
+{
+	if (!op)
+		return;
+	gw_progress_fini(&op->progress);
+	gw_cancel_fini(&op->cancel);
+	free(op);
+}
+
+void godwit_op_cancel(struct godwit_op *op)
+{
+	gw_cancel_request(&op->cancel);
+}
+
+void godwit_op_stats(struct godwit_op *op, struct godwit_stats *stats)
+{
+	gw_progress_get(&op->progress, stats);
+}
+
+static void set_peer(struct gw_vm *vm, const struct gw_chan *chan)
+{
+	snprintf(vm->peer, sizeof(vm->peer), "%s", chan->peer);
+}
+
+int godwit_migrate(struct godwit_op *op, const char *uri,
+		   struct godwit_error *err)
+{
+	struct gw_source_config c = { .vm = op->vm,
+				      .params = &op->params,
+				      .cancel = &op->cancel,
+				      .progress = &op->progress };
+	struct gw_error local, *e = err ? (struct gw_error *)err : &local;
+	int r;
+
+	/* A VM that cannot be moved is said before a peer is bothered. */
+	r = op->vm->ops->check(op->vm, true, e);
+	if (r)
+		return r;
+	c.chan = gw_chan_connect(uri,
+				 op->params.connect_timeout_ns / GW_NS_PER_MS,
+				 &op->cancel, e);
+	if (!c.chan)
+		return -e->code;
+	set_peer(op->vm, c.chan);
+	r = gw_source_run(&c, e);
+	gw_chan_close(c.chan);
+	return r;
+}
+
+int godwit_receive(struct godwit_op *op, const char *uri,
+		   void (*listening)(const char *uri, void *data),
+		   struct godwit_error *err)
+{
+	struct gw_dest_config c = { .vm = op->vm,
+				    .params = &op->params,
+				    .cancel = &op->cancel,
+				    .progress = &op->progress };
+	struct gw_error local, *e = err ? (struct gw_error *)err : &local;
+	struct gw_listener *l;
+	int r;
+
+	r = op->vm->ops->check(op->vm, false, e);
+	if (r)
+		return r;
+	l = gw_chan_listen(uri, e);
+	if (!l)
+		return -e->code;
+	if (listening)
+		listening(gw_listener_uri(l), op->progress.data);
+	do {
+		c.chan = gw_listener_accept(l, -1, &op->cancel, e);
+		if (!c.chan) {
+			r = -e->code;
+			break;
+		}
+		set_peer(op->vm, c.chan);
+		r = gw_dest_run(&c, e);
+		gw_chan_close(c.chan);
+	} while (r == -EAGAIN);
+	gw_listener_close(l);
+	return r;
+}
+
+int godwit_probe(struct godwit_op *op, const char *uri,
+		 struct godwit_peer *peer, struct godwit_error *err)
+{
+	struct gw_source_config c = { .vm = op->vm,
+				      .params = &op->params,
+				      .cancel = &op->cancel,
+				      .progress = &op->progress };
+	struct gw_error local, *e = err ? (struct gw_error *)err : &local;
+	struct gw_hello h;
+	int r;
+
+	c.chan = gw_chan_connect(uri,
+				 op->params.connect_timeout_ns / GW_NS_PER_MS,
+				 &op->cancel, e);
+	if (!c.chan)
+		return -e->code;
+	r = gw_source_probe(&c, &h, e);
+	gw_chan_close(c.chan);
+	if (r)
+		return r;
+	snprintf(peer->godwit, sizeof(peer->godwit), "%s", h.godwit);
+	snprintf(peer->vmm, sizeof(peer->vmm), "%s", h.vmm);
+	snprintf(peer->name, sizeof(peer->name), "%s", h.name);
+	gw_hello_fini(&h);
+	return 0;
+}

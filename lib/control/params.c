@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* params.c - see params.h. */
+#include "control/params.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/units.h"
+#include "track/track.h"
+
+#define AT(field) offsetof(struct godwit_params, field)
+
+const struct gw_param gw_params[] = {
+	{ "max-bandwidth", GW_PARAM_RATE, AT(max_bandwidth), "0", NULL, NULL,
+	  NULL, "bytes per second sent while the VM runs; 0: no limit" },
+	{ "downtime-limit", GW_PARAM_TIME, AT(downtime_limit_ns), "300ms",
+	  "0", "2000s", NULL, "switch over when what is left fits in this" },
+	{ "handover-timeout", GW_PARAM_TIME, AT(handover_timeout_ns), "5s",
+	  "100ms", "1h", NULL,
+	  "how long the destination may take to load the device state" },
+	{ "connect-timeout", GW_PARAM_TIME, AT(connect_timeout_ns), "10s",
+	  "1ms", "1h", NULL, "how long connecting and greeting may take" },
+	{ "idle-timeout", GW_PARAM_TIME, AT(idle_timeout_ns), "30s", "100ms",
+	  "1h", NULL, "a peer that is silent for so long is gone" },
+	{ "max-passes", GW_PARAM_COUNT, AT(max_passes), "0", "0", "1000000",
+	  NULL, "give up after so many passes; 0: no limit" },
+	{ "stall-passes", GW_PARAM_COUNT, AT(stall_passes), "10", "0",
+	  "1000000", NULL,
+	  "give up after so many passes that lowered nothing; 0: never" },
+	{ "verify", GW_PARAM_BOOL, AT(verify), "off", NULL, NULL, NULL,
+	  "compare a hash of every page while the VM stands still" },
+	{ "tracker", GW_PARAM_NAME, AT(tracker), "auto", NULL, NULL,
+	  gw_track_names, "how to find out which pages the guest writes" },
+};
+const size_t gw_nparams = sizeof(gw_params) / sizeof(gw_params[0]);
+
+const struct gw_param *gw_param_find(const char *name)
+{
+	for (size_t i = 0; i < gw_nparams; i++)
+		if (!strcmp(gw_params[i].name, name))
+			return &gw_params[i];
+	return NULL;
+}
+
+static int parse_count(const char *name, const char *s, uint64_t *v,
+		       struct gw_error *err)
+{
+	char *end;
+
+	errno = 0;
+	*v = strtoull(s, &end, 10);
+	if (errno || !*s || *end || *s == '-')
+		return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
+				  "%s '%s' is not a whole number", name, s);
+	return 0;
+}
+
+/* Any numeric value in its smallest unit. */
+static int parse(const struct gw_param *d, const char *s, int64_t *v,
+		 struct gw_error *err)
+{
+	uint64_t u = 0;
+	int r;
+
+	if (d->type == GW_PARAM_TIME)
+		return gw_parse_time(d->name, s, v, err);
+	r = d->type == GW_PARAM_COUNT ? parse_count(d->name, s, &u, err) :
+					gw_parse_size(d->name, s, &u, err);
+	*v = (int64_t)u;
+	return r;
+}
+
+static int set_number(void *field, const struct gw_param *d, const char *value,
+		      struct gw_error *err)
+{
+	int64_t v, min = 0, max = INT64_MAX;
+	int r = parse(d, value, &v, err);
+
+	if (!r && d->min)
+		r = parse(d, d->min, &min, err);
+	if (!r && d->max)
+		r = parse(d, d->max, &max, err);
+	if (r)
+		return r;
+	if (v < min || v > max)
+		return gw_fail_as(err, GW_FAULT_USAGE, ERANGE,
+				  "%s %s is out of range: %s to %s is possible",
+				  d->name, value, d->min ? d->min : "0",
+				  d->max ? d->max : "any");
+	if (d->type == GW_PARAM_TIME)
+		*(int64_t *)field = v;
+	else if (d->type == GW_PARAM_COUNT)
+		*(uint32_t *)field = (uint32_t)v;
+	else
+		*(uint64_t *)field = (uint64_t)v;
+	return 0;
+}
+
+static int set_bool(bool *field, const struct gw_param *d, const char *value,
+		    struct gw_error *err)
+{
+	if (strcmp(value, "on") && strcmp(value, "off"))
+		return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
+				  "%s '%s' is neither on nor off", d->name,
+				  value);
+	*field = !strcmp(value, "on");
+	return 0;
+}
+
+static int set_name(const char **field, const struct gw_param *d,
+		    const char *value, struct gw_error *err)
+{
+	char list[256] = "";
+	size_t n = 0;
+
+	for (int i = 0; d->names[i]; i++) {
+		if (!strcmp(d->names[i], value)) {
+			*field = d->names[i];
+			return 0;
+		}
+		n += (size_t)snprintf(list + n, sizeof(list) - n, "%s%s",
+				      i ? ", " : "", d->names[i]);
+		if (n >= sizeof(list))
+			break;
+	}
+	return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
+			  "%s '%s' is unknown, possible are %s", d->name,
+			  value, list);
+}
+
+int gw_param_set(struct godwit_params *p, const struct gw_param *d,
+		 const char *value, struct gw_error *err)
+{
+	void *field = (char *)p + d->offset;
+
+	if (d->type == GW_PARAM_BOOL)
+		return set_bool(field, d, value, err);
+	if (d->type == GW_PARAM_NAME)
+		return set_name(field, d, value, err);
+	return set_number(field, d, value, err);
+}
+
+int gw_param_assign(struct godwit_params *p, const char *assignment,
+		    struct gw_error *err)
+{
+	const char *eq = strchr(assignment, '=');
+	char name[64], list[512] = "";
+	size_t n = 0;
+	const struct gw_param *d;
+
+	snprintf(name, sizeof(name), "%.*s",
+		 eq ? (int)(eq - assignment) : (int)strlen(assignment),
+		 assignment);
+	d = gw_param_find(name);
+	if (eq && d)
+		return gw_param_set(p, d, eq + 1, err);
+	for (size_t i = 0; i < gw_nparams && n < sizeof(list); i++)
+		n += (size_t)snprintf(list + n, sizeof(list) - n, "%s%s",
+				      i ? ", " : "", gw_params[i].name);
+	return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
+			  "'%s' is not PARAMETER=VALUE; parameters are %s",
+			  assignment, list);
+}

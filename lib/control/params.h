@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * params.h - ONE table of parameters. Defaults, ranges, `--set NAME=VALUE`,
+ * the options of the command line, help and the man page come from it.
+ */
+#ifndef GW_CONTROL_PARAMS_H
+#define GW_CONTROL_PARAMS_H
+
+#include <stddef.h>
+
+#include "base/error.h"
+#include "godwit.h"
+
+enum gw_param_type {
+	GW_PARAM_SIZE, /* uint64_t bytes, "64M" */
+	GW_PARAM_RATE, /* uint64_t bytes per second, "1G" */
+	GW_PARAM_TIME, /* int64_t ns, "300ms" */
+	GW_PARAM_COUNT, /* uint32_t */
+	GW_PARAM_BOOL, /* bool, "on", "off" */
+	GW_PARAM_NAME, /* const char *, one of a list */
+};
+
+struct gw_param {
+	const char *name; /* also the long option */
+	enum gw_param_type type;
+	size_t offset; /* in struct godwit_params */
+	const char *fallback; /* default, as a user would write it */
+	const char *min, *max; /* NULL: none */
+	const char *const *names; /* GW_PARAM_NAME */
+	const char *help;
+};
+
+extern const struct gw_param gw_params[];
+extern const size_t gw_nparams;
+
+const struct gw_param *gw_param_find(const char *name);
+
+/* Parse @value into @p. A name is not copied: it points into the table. */
+int gw_param_set(struct godwit_params *p, const struct gw_param *d,
+		 const char *value, struct gw_error *err) GW_MUST_CHECK;
+
+/* "NAME=VALUE" */
+int gw_param_assign(struct godwit_params *p, const char *assignment,
+		    struct gw_error *err) GW_MUST_CHECK;
+
+#endif

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* stats.h - the numbers of an operation as JSON, QEMU's names where it has
+ * them (query-migrate). */
+#ifndef GW_CONTROL_STATS_H
+#define GW_CONTROL_STATS_H
+
+#include <jansson.h>
+
+#include "base/error.h"
+#include "godwit.h"
+
+/* Times in milliseconds, sizes in bytes, as query-migrate has them. @err adds
+ * error-desc. A new reference, NULL without memory. */
+json_t *gw_stats_json(const struct godwit_stats *s, const struct gw_error *err);
+
+#endif

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* dest.c - see dest.h: the state machine. */
+#include "dest/dest.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/pause.h"
+#include "dest/internal.h"
+#include "ram/extents.h"
+
+/*
+ * Read-ahead: large enough to parse many zero records per read, small enough
+ * that most of a page goes straight to its place (bench/readahead).
+ */
+#define READ_BUFFER 16384
+
+static void fill_hello(struct gw_dest *d, struct gw_hello *h)
+{
+	const struct gw_vm *vm = d->c.vm;
+
+	memset(h, 0, sizeof(*h));
+	snprintf(h->name, sizeof(h->name), "%s", vm->info.name);
+	snprintf(h->godwit, sizeof(h->godwit), "%s", GW_VERSION);
+	snprintf(h->vmm, sizeof(h->vmm), "%s", vm->info.vmm);
+	snprintf(h->machine, sizeof(h->machine), "%s", vm->info.machine);
+	snprintf(h->arch, sizeof(h->arch), "%s", vm->info.arch);
+	h->features = GW_FEATURE_VERIFY;
+	h->required = d->c.params->verify ? GW_FEATURE_VERIFY : 0;
+	h->page_bytes = GW_PAGE_SIZE;
+	h->ram = vm->ram; /* described only; never freed through here */
+}
+
+static int greet(struct gw_dest *d, struct gw_error *err)
+{
+	struct gw_hello mine, theirs;
+	unsigned int features;
+	int r;
+
+	if (gw_hello_get(&d->in, &theirs)) {
+		r = gw_read_check(&d->in, err);
+		gw_error_prefix(err, "%s", d->c.chan->peer);
+		return r;
+	}
+	fill_hello(d, &mine);
+	/* Ours goes out in any case: then both sides can say what differs. */
+	r = gw_hello_put(&d->out, &mine, err);
+	if (!r)
+		r = gw_hello_agree(&theirs, &mine, &features, err);
+	if (!r)
+		gw_info("source is godwit %s, %s, VM '%s'", theirs.godwit,
+			theirs.vmm, theirs.name);
+	d->probe = theirs.probe;
+	gw_hello_fini(&theirs);
+	return r || !d->probe ? r : -EAGAIN;
+}
+
+static int empty_ram(struct gw_dest *d, struct gw_error *err)
+{
+	struct gw_ram *ram = &d->c.vm->ram;
+	int r = 0;
+
+	for (int i = 0; i < ram->nblocks && !r; i++)
+		r = gw_extent_punch_all(&ram->block[i], err);
+	return r;
+}
+
+static int setup(struct gw_dest *d, struct gw_error *err)
+{
+	struct gw_vm *vm = d->c.vm;
+	int r;
+
+	gw_progress_status(d->c.progress, GODWIT_STATUS_SETUP);
+	d->now->total = vm->ram.total;
+	r = vm->ops->check(vm, false, err);
+	if (!r)
+		r = gw_ram_map(&vm->ram, true, err);
+	if (!r)
+		r = greet(d, err);
+	if (r)
+		return r;
+	gw_pause_at(GW_PAUSE_DEST_SETUP);
+	d->punched = true;
+	r = empty_ram(d, err);
+	if (!r)
+		r = gw_prepare_start(&d->prepare, &vm->ram, err);
+	d->now->setup_ns = gw_now_ns() - d->c.progress->started_ns;
+	return r;
+}
+
+/*
+ * Say why, then read on until the source has closed: closing first would
+ * reset the connection and could destroy the reason on its way.
+ */
+static void tell(struct gw_dest *d, const struct gw_error *why, bool not_here)
+{
+	struct gw_chan *c = d->c.chan;
+	int64_t deadline = gw_deadline_ms(3000);
+	struct gw_error ignored;
+	uint8_t *sink = d->in.buf;
+	struct iovec iov = { sink, d->in.cap };
+
+	c->cancel = NULL;
+	c->write_timeout_ms = c->read_timeout_ms = 1000;
+	gw_record_put_error(&d->out, why, not_here);
+	if (gw_write_flush(&d->out, &ignored) ||
+	    gw_chan_shutdown_write(c, &ignored))
+		return;
+	while (gw_deadline_left_ms(deadline) > 0 &&
+	       gw_chan_readv(c, &iov, 1, &ignored) > 0)
+		;
+}
+
+static void fall_back(struct gw_dest *d, struct gw_error *err)
+{
+	struct gw_vm *vm = d->c.vm;
+	struct gw_error undo = { 0 };
+	bool not_here = true;
+
+	gw_prepare_stop(&d->prepare);
+	if (d->uncertain) {
+		gw_progress_status(d->c.progress, GODWIT_STATUS_FAILED);
+		return;
+	}
+	if (d->loading)
+		not_here = vm->ops->load_abort(vm, &undo) == 0;
+	if (!not_here)
+		gw_error_prefix(err, "%s", undo.msg);
+	/* Give the memory back; a VMM that only waited has touched nothing. */
+	if (d->punched && not_here && empty_ram(d, &undo))
+		gw_warn("%s", undo.msg);
+	if (!d->source_owns)
+		tell(d, err, not_here);
+	gw_progress_status(d->c.progress, err->fault == GW_FAULT_CANCELLED ?
+						  GODWIT_STATUS_CANCELLED :
+						  GODWIT_STATUS_FAILED);
+}
+
+static void free_dest(struct gw_dest *d)
+{
+	if (!d)
+		return;
+	gw_prepare_stop(&d->prepare);
+	gw_reader_fini(&d->in);
+	XXH3_freeState(d->device_hash);
+	free(d->device);
+	free(d->extents);
+	free(d);
+}
+
+static struct gw_dest *new_dest(const struct gw_dest_config *c)
+{
+	struct gw_dest *d = calloc(1, sizeof(*d));
+
+	if (!d)
+		return NULL;
+	d->c = *c;
+	d->now = &c->progress->now;
+	d->device_hash = XXH3_createState();
+	d->extents = calloc(GW_RECORD_MAX_EXTENTS, sizeof(*d->extents));
+	if (!d->device_hash || !d->extents ||
+	    gw_reader_init(&d->in, gw_chan_refill, c->chan, READ_BUFFER,
+			   NULL)) {
+		free_dest(d);
+		return NULL;
+	}
+	XXH3_64bits_reset(d->device_hash);
+	gw_ram_decoder_init(&d->ram, false);
+	gw_writer_init(&d->out, gw_chan_flush, c->chan);
+	c->chan->cancel = c->cancel;
+	c->chan->read_timeout_ms = c->chan->write_timeout_ms =
+		c->params->idle_timeout_ns / GW_NS_PER_MS;
+	return d;
+}
+
+int gw_dest_run(const struct gw_dest_config *c, struct gw_error *err)
+{
+	struct gw_error local = { 0 };
+	struct gw_dest *d = new_dest(c);
+	int r;
+
+	if (!err)
+		err = &local;
+	if (!d)
+		return gw_fail(err, ENOMEM, "no memory to receive a migration");
+	r = setup(d, err);
+	if (!r)
+		r = gw_dest_receive(d, err);
+	if (!r)
+		r = gw_dest_hand_over(d, err);
+	if (d->probe)
+		r = -EAGAIN;
+	else if (r)
+		fall_back(d, err);
+	else
+		gw_progress_status(c->progress, GODWIT_STATUS_COMPLETED);
+	free_dest(d);
+	return r;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * dest.h - the side that takes a VM in.
+ *
+ *	setup		greeting, block table; all RAM is made zero
+ *	active		pages are placed straight into the VM's memory
+ *	device		RAM is complete: the device state is loaded
+ *	completed	READY was said, GO came, the VM runs
+ *
+ * dest.c is the state machine, load.c what arrives, prepare.c the background
+ * allocation, handover.c the end. The caller's thread and one preparing
+ * thread. Before READY any failure leaves the waiting VMM as it was; between
+ * READY and GO a lost connection leaves the VM paused and says so.
+ */
+#ifndef GW_DEST_DEST_H
+#define GW_DEST_DEST_H
+
+#include "base/cancel.h"
+#include "base/error.h"
+#include "base/progress.h"
+#include "chan/chan.h"
+#include "vm/vm.h"
+
+struct gw_dest_config {
+	struct gw_vm *vm;
+	struct gw_chan *chan; /* accepted; stays the caller's */
+	const struct godwit_params *params;
+	const struct gw_cancel *cancel; /* may be NULL */
+	struct gw_progress *progress;
+};
+
+/* Return: 0 when the VM runs here; -EAGAIN without @err: somebody only asked
+ * whether it would work, wait for the next connection; -errno with @err. */
+int gw_dest_run(const struct gw_dest_config *c,
+		struct gw_error *err) GW_MUST_CHECK;
+
+#endif

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* internal.h - what the files of dest/ share. Not for other folders. */
+#ifndef GW_DEST_INTERNAL_H
+#define GW_DEST_INTERNAL_H
+
+#include <xxhash.h>
+
+#include "base/clock.h"
+#include "base/reader.h"
+#include "base/writer.h"
+#include "dest/dest.h"
+#include "dest/prepare.h"
+#include "wire/hello.h"
+#include "wire/ram.h"
+#include "wire/record.h"
+#include "wire/section.h"
+
+#define GW_LOG_MODULE "dest"
+#include "base/log.h"
+
+/* What may come next; only ever goes up. */
+enum gw_dest_phase {
+	GW_DEST_TABLE,	/* START with the block table */
+	GW_DEST_RAM,	/* PARTs, then END */
+	GW_DEST_DEVICE, /* RAM is final: hashes, device state */
+	GW_DEST_LOADED, /* READY was said */
+};
+
+/* Every field belongs to the migration thread. */
+struct gw_dest {
+	struct gw_dest_config c;
+	struct godwit_stats *now; /* = &c.progress->now */
+	struct gw_reader in;
+	struct gw_writer out;
+	struct gw_ram_decoder ram;
+	struct gw_ramblock *block[GW_MAX_TABLE_BLOCKS]; /* by table index */
+	struct gw_prepare prepare;
+	enum gw_dest_phase phase;
+	uint32_t section_id;
+	bool punched;	  /* RAM was made ours: empty it again on failure */
+	bool probe;	  /* it only asked */
+	bool loading;	  /* load_begin was called */
+	bool run;	  /* GO says: run it, not: leave it paused */
+	bool uncertain;	  /* READY was said and nobody answered */
+	bool source_owns; /* the source said that it keeps the VM */
+	uint64_t verified[GW_RAM_MAX_BLOCKS]; /* pages compared, per block */
+	/* device state */
+	uint8_t *device;
+	size_t device_len, device_cap;
+	XXH3_state_t *device_hash;
+	struct gw_extent *extents; /* [GW_RECORD_MAX_EXTENTS] */
+};
+
+/* load.c: everything up to a complete VM image */
+int gw_dest_receive(struct gw_dest *d, struct gw_error *err);
+/* The next item is a record: its header, an ERROR from the source as @err. */
+int gw_dest_record(struct gw_dest *d, struct gw_record *rec,
+		   struct gw_error *err);
+
+/* verify.c */
+int gw_dest_verify(struct gw_dest *d, const struct gw_record *rec,
+		   struct gw_error *err);
+int gw_dest_verify_end(struct gw_dest *d, struct gw_error *err);
+
+/* handover.c */
+int gw_dest_hand_over(struct gw_dest *d, struct gw_error *err);
+
+#endif

@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * load.c - what arrives: `ram` sections go straight into the VM's memory,
+ * records prepare, verify and carry the device state. Parsing is wire/'s; the
+ * order of things is checked here.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/pause.h"
+#include "dest/internal.h"
+
+static int bad(struct gw_dest *d, struct gw_error *err)
+{
+	return gw_read_check(&d->in, err);
+}
+
+/* --- RAM ---------------------------------------------------------------- */
+
+/* The table must be the one that was greeted: same names, same lengths. */
+static int bind_table(struct gw_dest *d, struct gw_error *err)
+{
+	const struct gw_ram_table *t = &d->ram.table;
+	struct gw_ram *ram = &d->c.vm->ram;
+
+	for (int i = 0; i < t->n; i++) {
+		struct gw_ramblock *b = gw_ram_find(ram, t->entry[i].idstr);
+
+		if (!b || b->used_length != t->entry[i].used_length)
+			return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+					  "RAM block '%s' of %llu bytes in the table is not the one that was agreed on",
+					  t->entry[i].idstr,
+					  (unsigned long long)
+						  t->entry[i].used_length);
+		d->block[i] = b;
+	}
+	if (t->n != ram->nblocks)
+		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+				  "the table has %d RAM blocks, %d were agreed on",
+				  t->n, ram->nblocks);
+	return 0;
+}
+
+static int place_page(struct gw_dest *d, struct gw_ramblock *b, uint64_t addr,
+		      struct gw_error *err)
+{
+	uint64_t page = addr >> GW_PAGE_BITS;
+
+	if (!gw_bitmap_test(&b->placed, page)) {
+		if (gw_prepare_page(&d->prepare, b, page, err))
+			return -err->code;
+		gw_bitmap_set(&b->placed, page);
+	}
+	gw_read_bytes(&d->in, b->host + addr, GW_PAGE_SIZE);
+	d->now->normal++;
+	gw_pause_at(GW_PAUSE_DEST_BULK);
+	return 0;
+}
+
+/* A page that was never placed is zero already: it is not even touched. */
+static void place_zero(struct gw_dest *d, struct gw_ramblock *b, uint64_t addr)
+{
+	if (gw_bitmap_test(&b->placed, addr >> GW_PAGE_BITS))
+		memset(b->host + addr, 0, GW_PAGE_SIZE);
+	d->now->duplicate++;
+}
+
+static int ram_records(struct gw_dest *d, struct gw_error *err)
+{
+	struct gw_ram_record rec;
+	int r = 0;
+
+	while (!r) {
+		if (gw_ram_get(&d->in, &d->ram, &rec))
+			return bad(d, err);
+		switch (rec.kind) {
+		case GW_RAM_FLAG_MEM_SIZE:
+			r = bind_table(d, err);
+			break;
+		case GW_RAM_FLAG_PAGE:
+			r = place_page(d, d->block[rec.block], rec.addr, err);
+			break;
+		case GW_RAM_FLAG_ZERO:
+			place_zero(d, d->block[rec.block], rec.addr);
+			break;
+		case GW_RAM_FLAG_EOS:
+			return gw_section_get_footer(&d->in, d->section_id) ?
+				       bad(d, err) :
+				       0;
+		default:
+			return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+					  "RAM record 0x%x was not agreed on",
+					  rec.kind);
+		}
+		d->now->transferred = d->c.chan->bytes_read;
+		gw_progress_tick(d->c.progress);
+	}
+	return r;
+}
+
+static int out_of_order(struct gw_dest *d, uint8_t item, struct gw_error *err)
+{
+	return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+			  "item 0x%02x in phase %d, where it is not possible",
+			  item, (int)d->phase);
+}
+
+static int ram_section(struct gw_dest *d, uint8_t item, struct gw_error *err)
+{
+	struct gw_section s = { .idstr = "ram", .version_id = GW_RAM_VERSION };
+	bool start = item == GW_ITEM_SECTION_START;
+	int r;
+
+	if (d->phase != (start ? GW_DEST_TABLE : GW_DEST_RAM))
+		return out_of_order(d, item, err);
+	if (start)
+		gw_section_get_long(&d->in, &s);
+	else
+		s.id = gw_read_be32(&d->in);
+	if (gw_read_failed(&d->in))
+		return bad(d, err);
+	if (strcmp(s.idstr, "ram") || s.version_id != GW_RAM_VERSION ||
+	    (!start && s.id != d->section_id))
+		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+				  "section '%s' id %u version %u, only ram version %u is possible here",
+				  s.idstr, s.id, s.version_id, GW_RAM_VERSION);
+	d->section_id = s.id;
+	r = ram_records(d, err);
+	if (r)
+		return r;
+	if (start && !d->ram.have_table)
+		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+				  "section ram starts without a block table");
+	if (start)
+		d->phase = GW_DEST_RAM;
+	if (item == GW_ITEM_SECTION_END)
+		d->phase = GW_DEST_DEVICE;
+	else if (start)
+		gw_progress_status(d->c.progress, GODWIT_STATUS_ACTIVE);
+	else
+		d->now->pass++;
+	if (d->phase == GW_DEST_DEVICE)
+		gw_pause_at(GW_PAUSE_DEST_RAM_COMPLETE);
+	return 0;
+}
+
+/* --- records ------------------------------------------------------------ */
+
+static int extents(struct gw_dest *d, const struct gw_record *rec,
+		   struct gw_error *err)
+{
+	struct gw_ramblock *b;
+	uint32_t n;
+
+	if (gw_record_get_extents(&d->in, rec, &d->c.vm->ram, &b, d->extents,
+				  &n))
+		return bad(d, err);
+	if (d->phase > GW_DEST_RAM)
+		return 0; /* nothing to prepare any more */
+	for (uint32_t i = 0; i < n; i++) {
+		gw_prepare_add(&d->prepare, b, d->extents[i].start,
+			       d->extents[i].len);
+		d->now->populated += d->extents[i].len;
+	}
+	return 0;
+}
+
+static int device(struct gw_dest *d, const struct gw_record *rec,
+		  struct gw_error *err)
+{
+	if (rec->len > GW_RECORD_MAX_DEVICE ||
+	    rec->len > GW_MAX_DEVICE_STATE - d->device_len)
+		return gw_fail_as(err, GW_FAULT_INPUT, EMSGSIZE,
+				  "%u bytes of device state after %zu: at most %u in all, %u at once",
+				  rec->len, d->device_len, GW_MAX_DEVICE_STATE,
+				  GW_RECORD_MAX_DEVICE);
+	if (d->device_len + rec->len > d->device_cap) {
+		size_t cap = d->device_cap ? d->device_cap * 2 : 2u << 20;
+		void *p = realloc(d->device, cap);
+
+		if (!p)
+			return gw_fail(err, ENOMEM,
+				       "no memory for %zu bytes of device state",
+				       cap);
+		d->device = p;
+		d->device_cap = cap;
+	}
+	gw_read_bytes(&d->in, d->device + d->device_len, rec->len);
+	if (gw_read_failed(&d->in))
+		return bad(d, err);
+	XXH3_64bits_update(d->device_hash, d->device + d->device_len,
+			   rec->len);
+	d->device_len += rec->len;
+	d->now->device_bytes = d->device_len;
+	return 0;
+}
+
+static int device_end(struct gw_dest *d, const struct gw_record *rec,
+		      struct gw_error *err)
+{
+	uint64_t len, hash;
+
+	if (d->phase != GW_DEST_DEVICE || rec->len != 16)
+		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+				  "the device state ends before the RAM is complete");
+	len = gw_read_be64(&d->in);
+	hash = gw_read_be64(&d->in);
+	if (gw_read_failed(&d->in))
+		return bad(d, err);
+	if (len != d->device_len || hash != XXH3_64bits_digest(d->device_hash))
+		return gw_fail_as(err, GW_FAULT_INPUT, EBADMSG,
+				  "the device state is damaged: %zu bytes came, %llu were sent%s",
+				  d->device_len, (unsigned long long)len,
+				  len == d->device_len ? ", hash differs" : "");
+	return 0;
+}
+
+int gw_dest_record(struct gw_dest *d, struct gw_record *rec,
+		   struct gw_error *err)
+{
+	struct gw_error said;
+	bool not_here;
+
+	if (gw_record_get(&d->in, rec))
+		return bad(d, err);
+	if (rec->type != GW_RECORD_ERROR)
+		return 0;
+	if (gw_record_get_error(&d->in, rec, "the source", &said, &not_here))
+		return bad(d, err);
+	d->source_owns = true; /* a source says ERROR only before GO */
+	if (err)
+		*err = said;
+	return -said.code;
+}
+
+/* Return: 1 when the image is complete, 0 to go on, -errno. */
+static int record(struct gw_dest *d, struct gw_error *err)
+{
+	struct gw_record rec;
+	int r = gw_dest_record(d, &rec, err);
+
+	if (r)
+		return r;
+	switch (rec.type) {
+	case GW_RECORD_EXTENTS:
+		return extents(d, &rec, err);
+	case GW_RECORD_STOPPED:
+		gw_read_skip(&d->in, rec.len);
+		return bad(d, err);
+	case GW_RECORD_VERIFY:
+	case GW_RECORD_VERIFY_END:
+		if (d->phase != GW_DEST_DEVICE)
+			return out_of_order(d, GW_ITEM_RECORD, err);
+		if (rec.type == GW_RECORD_VERIFY)
+			return gw_dest_verify(d, &rec, err);
+		gw_read_skip(&d->in, rec.len);
+		r = bad(d, err);
+		return r ? r : gw_dest_verify_end(d, err);
+	case GW_RECORD_DEVICE:
+		return device(d, &rec, err);
+	case GW_RECORD_DEVICE_END:
+		r = device_end(d, &rec, err);
+		return r ? r : 1;
+	}
+	if (rec.mandatory)
+		return gw_fail_as(err, GW_FAULT_INPUT, ENOTSUP,
+				  "unknown record %u from the source",
+				  rec.type);
+	gw_read_skip(&d->in, rec.len);
+	return bad(d, err);
+}
+
+int gw_dest_receive(struct gw_dest *d, struct gw_error *err)
+{
+	int r = 0;
+
+	while (!r) {
+		uint8_t item = gw_read_u8(&d->in);
+
+		if (gw_read_failed(&d->in))
+			return bad(d, err);
+		r = gw_prepare_check(&d->prepare, err);
+		if (r)
+			return r;
+		if (item == GW_ITEM_RECORD)
+			r = record(d, err);
+		else if (item >= GW_ITEM_SECTION_START &&
+			 item <= GW_ITEM_SECTION_END)
+			r = ram_section(d, item, err);
+		else
+			r = out_of_order(d, item, err);
+	}
+	return r < 0 ? r : 0;
+}

@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * handover.c - from "what is left fits" to "it runs there".
+ *
+ *	save_begin	the VMM is asked to stop the VM; passes go on meanwhile
+ *	stopped		last scan, last pages, verification: RAM is complete
+ *	DEVICE...	the device state follows
+ *	READY		the destination has loaded it and stands paused
+ *	save_commit	our VMM gives the VM up for good
+ *	GO		from here on only the destination may run it
+ *	RUNNING		it does
+ *
+ * Whatever fails before GO: save_abort, the VM goes on here. After GO nobody
+ * guesses (docs/internals/hand-over.md has a row for each point).
+ */
+#include <errno.h>
+
+#include "base/pause.h"
+#include "base/scope.h"
+#include "base/trace.h"
+#include "source/internal.h"
+#include "wire/section.h"
+
+#define STOP_TIMEOUT_NS (30 * GW_NS_PER_S)
+
+/* One short pass while the VMM is getting ready to stop the VM. */
+static int pass_meanwhile(struct gw_source *s, struct gw_error *err)
+{
+	struct gw_vm *vm = s->c.vm;
+	int r = gw_source_pass_scan(s, err);
+
+	if (!r && vm->info.direct_io)
+		r = vm->ops->drain(vm, err);
+	if (!r)
+		r = gw_source_section(s, GW_ITEM_SECTION_PART, err);
+	if (!r)
+		r = gw_source_pass_send(s, err);
+	return r;
+}
+
+static int relay_device(void *arg, const void *p, size_t len,
+			struct gw_error *err)
+{
+	struct gw_source *s = arg;
+	const uint8_t *b = p;
+
+	while (len) {
+		uint32_t n = len < GW_RECORD_MAX_DEVICE ? (uint32_t)len :
+							  GW_RECORD_MAX_DEVICE;
+		int r;
+
+		gw_record_put(&s->out, GW_RECORD_DEVICE, true, n);
+		gw_write_ref(&s->out, b, n);
+		r = gw_source_flush(s, err);
+		if (r)
+			return r;
+		s->now->device_bytes += n;
+		XXH3_64bits_update(s->device_hash, b, n);
+		b += n;
+		len -= n;
+	}
+	return 0;
+}
+
+int gw_source_stop_vm(struct gw_source *s, struct gw_error *err)
+{
+	int64_t deadline = gw_now_ns() + STOP_TIMEOUT_NS;
+	struct gw_vm *vm = s->c.vm;
+	bool stopped = false;
+	int r = vm->ops->save_begin(vm, err);
+
+	gw_pause_at(GW_PAUSE_SOURCE_SAVING);
+	while (!r) {
+		r = vm->ops->save_poll(vm, 2, &stopped, err);
+		if (r || stopped)
+			break;
+		if (gw_now_ns() > deadline)
+			return gw_fail(err, ETIMEDOUT,
+				       "the VMM did not stop the VM within %d s",
+				       (int)(STOP_TIMEOUT_NS / GW_NS_PER_S));
+		r = gw_source_peer_check(s, err);
+		/* What QEMU sent so far (ROMs, video RAM) need not wait. */
+		if (!r)
+			r = vm->ops->save_read(vm, false, relay_device, s, err);
+		if (!r)
+			r = pass_meanwhile(s, err);
+	}
+	if (r)
+		return r;
+	s->stopped_ns = vm->stopped_ns ? vm->stopped_ns : gw_now_ns();
+	s->unlimited = true;
+	gw_pause_at(GW_PAUSE_SOURCE_STOPPED);
+	return 0;
+}
+
+static int last_pass(struct gw_source *s, struct gw_error *err)
+{
+	int r;
+
+	gw_progress_status(s->c.progress, GODWIT_STATUS_PRE_SWITCHOVER);
+	gw_record_put(&s->out, GW_RECORD_STOPPED, false, 0);
+	s->now->pass++;
+	r = gw_source_pass_scan(s, err);
+	if (!r)
+		r = gw_source_section(s, GW_ITEM_SECTION_END, err);
+	if (!r)
+		r = gw_source_pass_send(s, err);
+	if (!r && s->c.params->verify)
+		r = gw_source_verify(s, err);
+	return r;
+}
+
+static int send_device(struct gw_source *s, struct gw_error *err)
+{
+	struct gw_vm *vm = s->c.vm;
+	int r;
+
+	gw_progress_status(s->c.progress, GODWIT_STATUS_DEVICE);
+	r = vm->ops->save_read(vm, true, relay_device, s, err);
+	if (r)
+		return r;
+	gw_pause_at(GW_PAUSE_SOURCE_DEVICE);
+	gw_record_put(&s->out, GW_RECORD_DEVICE_END, true, 16);
+	gw_write_be64(&s->out, s->now->device_bytes);
+	gw_write_be64(&s->out, XXH3_64bits_digest(s->device_hash));
+	return gw_source_flush(s, err);
+}
+
+/* Our VMM has given the VM up; tell the destination to run it. */
+static int send_go(struct gw_source *s, struct gw_error *err)
+{
+	uint64_t before = s->c.chan->bytes_written;
+	int r;
+
+	gw_record_put(&s->out, GW_RECORD_GO, true, 1);
+	gw_write_u8(&s->out, s->c.vm->info.running);
+	s->c.chan->cancel = NULL; /* too late for that */
+	r = gw_write_flush(&s->out, err);
+	s->go_sent = !r || s->c.chan->bytes_written != before;
+	GW_TRACE1(go, r);
+	return r;
+}
+
+static int uncertain(struct gw_source *s, struct gw_error *err)
+{
+	gw_error_prefix(err,
+			"the hand-over of '%s' is uncertain: the destination was told to run the VM and its confirmation did not come. The VM stands still here. Look at the destination: if the VM runs there, end the one here; if it cannot run there, 'godwit resume %s' runs it here",
+			s->c.vm->info.name, s->c.vm->info.name);
+	if (err)
+		err->fault = GW_FAULT_UNCERTAIN;
+	return err ? -err->code : -EIO;
+}
+
+int gw_source_hand_over(struct gw_source *s, struct gw_error *err)
+{
+	int64_t limit_ms = s->c.params->handover_timeout_ns / GW_NS_PER_MS;
+	struct gw_vm *vm = s->c.vm;
+	int r = last_pass(s, err);
+
+	if (!r)
+		r = send_device(s, err);
+	if (!r)
+		r = gw_source_peer_wait(s, GW_RECORD_READY, limit_ms,
+					"load the device state", err);
+	if (!r)
+		gw_pause_at(GW_PAUSE_SOURCE_READY);
+	/* The last look before the point of no return. */
+	if (!r && gw_cancel_requested(s->c.cancel))
+		r = gw_cancel_fail(err);
+	if (!r)
+		r = vm->ops->save_commit(vm, err);
+	if (!r) {
+		gw_pause_at(GW_PAUSE_SOURCE_COMMITTED);
+		r = send_go(s, err);
+	}
+	if (r)
+		return r;
+	gw_pause_at(GW_PAUSE_SOURCE_GO);
+	r = gw_source_peer_wait(s, GW_RECORD_RUNNING, limit_ms,
+				"confirm that the VM runs", err);
+	if (r)
+		return s->peer_not_here ? r : uncertain(s, err);
+	s->now->downtime_ns = gw_now_ns() - s->stopped_ns;
+	return 0;
+}

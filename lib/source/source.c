@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* source.c - see source.h: the state machine. */
+#include "source/source.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/pause.h"
+#include "base/trace.h"
+#include "base/units.h"
+#include "source/internal.h"
+
+#define READ_BUFFER 16384
+
+/*
+ * The channel may be cancelled in the middle of a record. Then finish the
+ * record first, for a second at most, so that the reason can follow it.
+ */
+static int flush_whole(void *arg, struct iovec *iov, int niov,
+		       struct gw_error *err)
+{
+	struct gw_source *s = arg;
+	struct gw_chan *c = s->c.chan;
+	struct gw_error ignored;
+	int r = gw_chan_writev(c, iov, niov, err);
+
+	if (r != -ECANCELED)
+		return r;
+	c->cancel = NULL;
+	c->write_timeout_ms = 1000;
+	if (gw_chan_writev(c, iov, niov, &ignored))
+		return r;
+	return 0; /* the next peer_check says "cancelled" */
+}
+
+static int setup(struct gw_source *s, struct gw_error *err)
+{
+	struct gw_vm *vm = s->c.vm;
+	struct gw_hello theirs;
+	int r;
+
+	gw_progress_status(s->c.progress, GODWIT_STATUS_SETUP);
+	s->now->total = vm->ram.total;
+	r = vm->ops->check(vm, true, err);
+	if (!r)
+		r = gw_ram_map(&vm->ram, false, err);
+	if (!r)
+		r = gw_source_greet(s, false, &theirs, err);
+	if (r)
+		return r;
+	gw_hello_fini(&theirs);
+	r = vm->ops->track(vm, s->c.params->tracker, &s->track, err);
+	if (!r)
+		r = gw_source_section(s, GW_ITEM_SECTION_START, err);
+	if (r)
+		return r;
+	s->now->tracker = s->track->ops->name;
+	gw_pause_at(GW_PAUSE_SOURCE_SETUP);
+	gw_ram_put_table(&s->out, &vm->ram);
+	gw_source_section_end(s);
+	r = gw_source_flush(s, err);
+	s->now->setup_ns = gw_now_ns() - s->c.progress->started_ns;
+	return r;
+}
+
+static int give_up(struct gw_source *s, struct gw_error *err)
+{
+	char left[32], rate[32], bw[32], est[32], limit[32];
+	const struct godwit_stats *n = s->now;
+
+	return gw_fail_as(
+		err, GW_FAULT_CONVERGE, ETIME,
+		"does not converge: %s left after pass %u, the guest dirties %s/s and %s/s can be sent, so the downtime would be %s and the limit is %s. Raise --downtime-limit above that, raise --max-bandwidth, or calm the guest",
+		gw_format_size(left, sizeof(left), n->remaining), n->pass,
+		gw_format_size(rate, sizeof(rate),
+			       n->dirty_pages_rate * GW_PAGE_SIZE),
+		gw_format_size(bw, sizeof(bw), n->bandwidth),
+		gw_format_time(est, sizeof(est), n->expected_downtime_ns),
+		gw_format_time(limit, sizeof(limit),
+			       s->c.params->downtime_limit_ns));
+}
+
+/* Scan, and judge what it found. */
+static int scan_and_decide(struct gw_source *s, struct gw_converge *c,
+			   enum gw_verdict *v, struct gw_error *err)
+{
+	int64_t since = s->last_scan_ns;
+	struct godwit_stats *n = s->now;
+	int r = gw_source_pass_scan(s, err);
+
+	if (r)
+		return r;
+	n->dirty_pages_rate =
+		(uint64_t)((double)(n->remaining / GW_PAGE_SIZE) * 1e9 /
+			   (double)(s->last_scan_ns - since + 1));
+	n->expected_downtime_ns =
+		gw_converge_estimate(n->remaining, n->bandwidth);
+	n->eta_ns = n->expected_downtime_ns;
+	*v = gw_converge_decide(c, s->c.params, n->pass, n->remaining,
+				n->bandwidth);
+	gw_debug("pass %u: %llu bytes left, %llu bytes/s, verdict %d", n->pass,
+		 (unsigned long long)n->remaining,
+		 (unsigned long long)n->bandwidth, (int)*v);
+	return 0;
+}
+
+static int iterate(struct gw_source *s, struct gw_error *err)
+{
+	struct gw_converge converge = { 0 };
+	struct gw_vm *vm = s->c.vm;
+	enum gw_verdict verdict;
+	int r;
+
+	gw_progress_status(s->c.progress, GODWIT_STATUS_ACTIVE);
+	r = gw_source_pass_first(s, err);
+	gw_pause_at(GW_PAUSE_SOURCE_PASS);
+	while (!r) {
+		r = gw_source_pass_pace(s, err);
+		if (!r)
+			r = scan_and_decide(s, &converge, &verdict, err);
+		if (r)
+			break;
+		if (verdict == GW_SWITCH_OVER)
+			return 0;
+		if (verdict == GW_GIVE_UP)
+			return give_up(s, err);
+		s->now->pass++;
+		GW_TRACE2(pass, s->now->pass, s->now->remaining);
+		if (vm->info.direct_io)
+			r = vm->ops->drain(vm, err);
+		if (!r)
+			r = gw_source_section(s, GW_ITEM_SECTION_PART, err);
+		if (!r)
+			r = gw_source_pass_send(s, err);
+	}
+	return r;
+}
+
+/*
+ * Undo. Before GO the VM goes on here; after GO it does so only if the
+ * destination vouched that it does not have it.
+ */
+static void fall_back(struct gw_source *s, struct gw_error *err)
+{
+	struct gw_vm *vm = s->c.vm;
+	struct gw_error undo = { 0 };
+	bool cancelled = err->fault == GW_FAULT_CANCELLED;
+
+	if (err->fault == GW_FAULT_UNCERTAIN) {
+		gw_progress_status(s->c.progress, GODWIT_STATUS_FAILED);
+		return;
+	}
+	if (cancelled)
+		gw_progress_status(s->c.progress, GODWIT_STATUS_CANCELLING);
+	gw_source_peer_tell(s, err);
+	/* The tracker first: a guest that waits for it must go on. */
+	if (s->track)
+		gw_track_stop(s->track);
+	if (vm->ops->save_abort(vm, &undo)) {
+		char why[GW_ERROR_MAX];
+
+		memcpy(why, err->msg, sizeof(why));
+		gw_fail_as(err, GW_FAULT_UNCERTAIN, undo.code,
+			   "%.400s; and the VM could not be set going again here: %.400s",
+			   why, undo.msg);
+	}
+	gw_progress_status(s->c.progress, cancelled ?
+						  GODWIT_STATUS_CANCELLED :
+						  GODWIT_STATUS_FAILED);
+}
+
+static void free_source(struct gw_source *s)
+{
+	if (!s)
+		return;
+	gw_reader_fini(&s->in);
+	XXH3_freeState(s->device_hash);
+	free(s);
+}
+
+static struct gw_source *new_source(const struct gw_source_config *c)
+{
+	struct gw_source *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	s->c = *c;
+	s->now = &c->progress->now;
+	s->device_hash = XXH3_createState();
+	if (!s->device_hash || gw_reader_init(&s->in, gw_chan_refill, c->chan,
+					      READ_BUFFER, NULL)) {
+		free_source(s);
+		return NULL;
+	}
+	XXH3_64bits_reset(s->device_hash);
+	c->chan->cancel = c->cancel;
+	c->chan->read_timeout_ms = c->chan->write_timeout_ms =
+		c->params->idle_timeout_ns / GW_NS_PER_MS;
+	gw_writer_init(&s->out, flush_whole, s);
+	gw_limit_init(&s->limit, c->params->max_bandwidth);
+	return s;
+}
+
+int gw_source_run(const struct gw_source_config *c, struct gw_error *err)
+{
+	struct gw_error local = { 0 };
+	struct gw_source *s;
+	int r;
+
+	if (!err)
+		err = &local;
+	s = new_source(c);
+	if (!s)
+		return gw_fail(err, ENOMEM, "no memory to begin a migration");
+	r = setup(s, err);
+	if (!r)
+		r = iterate(s, err);
+	if (!r)
+		r = gw_source_stop_vm(s, err);
+	if (!r)
+		r = gw_source_hand_over(s, err);
+	if (r)
+		fall_back(s, err);
+	gw_track_close(s->track);
+	if (!r)
+		gw_progress_status(c->progress, GODWIT_STATUS_COMPLETED);
+	free_source(s);
+	return r;
+}
+
+int gw_source_probe(const struct gw_source_config *c, struct gw_hello *theirs,
+		    struct gw_error *err)
+{
+	struct gw_source *s = new_source(c);
+	int r;
+
+	if (!s)
+		return gw_fail(err, ENOMEM, "no memory to greet a peer");
+	r = gw_source_greet(s, true, theirs, err);
+	free_source(s);
+	return r;
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * source.h - the side that gives a VM away.
+ *
+ *	setup		greeting, tracker, block table
+ *	active		passes: scan -> drain -> send, until what is left fits
+ *			the downtime limit
+ *	pre-switchover	the VM stands: last scan, last pages, verification
+ *	device		device state, READY, commit, GO, RUNNING
+ *
+ * The state machine is source.c, what a pass does is pass.c, when to stop is
+ * converge.c, the end is handover.c. Everything runs in the caller's thread.
+ * Every failure before GO leaves the VM running where it was.
+ */
+#ifndef GW_SOURCE_SOURCE_H
+#define GW_SOURCE_SOURCE_H
+
+#include "base/cancel.h"
+#include "base/error.h"
+#include "base/progress.h"
+#include "chan/chan.h"
+#include "vm/vm.h"
+#include "wire/hello.h"
+
+struct gw_source_config {
+	struct gw_vm *vm;
+	struct gw_chan *chan; /* connected; stays the caller's */
+	const struct godwit_params *params;
+	const struct gw_cancel *cancel; /* may be NULL */
+	struct gw_progress *progress;
+};
+
+/* Return: 0 when the VM runs at the destination, -errno with @err. */
+int gw_source_run(const struct gw_source_config *c,
+		  struct gw_error *err) GW_MUST_CHECK;
+
+/* Greet the destination and part again: would it take this VM? *@theirs is
+ * what it says of itself (gw_hello_fini() it after success). */
+int gw_source_probe(const struct gw_source_config *c, struct gw_hello *theirs,
+		    struct gw_error *err) GW_MUST_CHECK;
+
+#endif
