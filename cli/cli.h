@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * cli.h - what the sub-commands share. One file per command, cmd_NAME.c; the
+ * table of commands is in main.c.
+ */
+#ifndef GW_CLI_CLI_H
+#define GW_CLI_CLI_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/error.h"
+#include "godwit.h"
+
+struct cli_command {
+	const char *name;
+	const char *args;    /* "VM URI [options]" */
+	const char *summary; /* one line */
+	const char *help;    /* options and notes, ends with a newline */
+	bool params;	     /* takes the parameters of control/params.c */
+	int (*run)(int argc, char **argv); /* argv[0]: the name */
+};
+
+extern const struct cli_command cli_commands[];
+const struct cli_command *cli_find(const char *name);
+
+/* "godwit CMD: text" and where help is. Return: GW_FAULT_USAGE. */
+int cli_usage(const char *cmd, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+/* "godwit: text". Return: the exit code, err->fault. */
+int cli_report(const struct gw_error *err);
+
+int cmd_run(int argc, char **argv);
+int cmd_list(int argc, char **argv);
+int cmd_check(int argc, char **argv);
+int cmd_migrate(int argc, char **argv);
+int cmd_receive(int argc, char **argv);
+int cmd_resume(int argc, char **argv);
+
+/* --- operation.c: what migrate and receive have in common -------------- */
+
+struct cli_operation {
+	struct godwit_params params;
+	bool json, quiet;
+	const char *positional[2];
+};
+
+/* Parse options and the two positional arguments @names. Return: 0 or an
+ * exit code, already reported. */
+int cli_operation_parse(struct cli_operation *o, int argc, char **argv,
+			const char *const names[2]);
+
+/* Run @fn with progress, signals and the final report. Return: exit code. */
+int cli_operation_run(struct cli_operation *o, const char *vm, bool source,
+		      int (*fn)(struct godwit_op *op, void *data,
+				struct godwit_error *err),
+		      void *data);
+
+/* One JSON object on stdout, flushed. Takes the reference of @j. */
+void cli_json(json_t *j);
+
+/* --- progress.c --------------------------------------------------------- */
+
+struct cli_progress {
+	bool json, quiet, tty;
+	bool line_open; /* the terminal shows an unfinished line */
+	enum godwit_status status;
+	unsigned int pass;
+	long long last_ns;
+};
+
+void cli_progress_init(struct cli_progress *p, bool json, bool quiet);
+/* A godwit_progress_fn; @data is a struct cli_progress. */
+void cli_progress_show(const struct godwit_stats *s, void *data);
+/* End an unfinished line. */
+void cli_progress_end(struct cli_progress *p);
+void cli_summary(const struct godwit_stats *s, bool source);
+
+#endif

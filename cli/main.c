@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* main.c - the table of commands, help, log to stderr. */
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/pause.h"
+#include "cli/cli.h"
+#include "control/params.h"
+
+static int cmd_help(int argc, char **argv);
+static int cmd_version(int argc, char **argv);
+
+#define VM_HELP                                                             \
+	"VM is the NAME given to 'godwit run', or qmp=PATH,agent=PATH.\n"
+#define URI_HELP                                                            \
+	"URI is tcp:HOST:PORT, unix:PATH, fd:N, exec:COMMAND or file:PATH.\n"
+#define COMMON_HELP                                                         \
+	"  --json                  one JSON object per event on stdout\n"    \
+	"  -q, --quiet             nothing but errors\n"                     \
+	"  --set NAME=VALUE        the same parameters by name\n"
+
+const struct cli_command cli_commands[] = {
+	{ "run", "NAME [options] -- QEMU-COMMAND...",
+	  "start QEMU so that godwit can move it",
+	  "Shares the VM's RAM, adds the agent and two QMP monitors, and becomes QEMU.\n\n"
+	  "  --incoming              wait for a migration ('godwit receive')\n"
+	  "  --memory SIZE           RAM of the VM, instead of QEMU's -m\n"
+	  "  --hugepages             RAM from hugetlbfs pages of 2 MiB\n"
+	  "  --agent preload|plugin  how QEMU loads the agent (preload)\n"
+	  "  --dry-run               print the command instead of running it\n",
+	  false, cmd_run },
+	{ "list", "[--json]", "VMs started by 'godwit run'",
+	  "  --json                  a JSON list\n", false, cmd_list },
+	{ "check", "VM [URI] [--json]", "will it work? Before a byte moves",
+	  VM_HELP URI_HELP
+	  "\nWith a URI it asks the 'godwit receive' there, which goes on listening.\n\n"
+	  "  --json                  a JSON object\n",
+	  false, cmd_check },
+	{ "migrate", "VM URI [options]", "live-migrate a VM",
+	  VM_HELP URI_HELP "\n" COMMON_HELP, true, cmd_migrate },
+	{ "receive", "URI VM [options]",
+	  "accept one migration into a VM started with --incoming",
+	  URI_HELP VM_HELP "\n" COMMON_HELP, true, cmd_receive },
+	{ "resume", "VM [--yes]",
+	  "run a VM that an uncertain hand-over left stopped",
+	  VM_HELP "\n"
+		  "  -y, --yes               do not ask: the VM runs nowhere else\n",
+	  false, cmd_resume },
+	{ "help", "[COMMAND]", "this, or a command's options", "", false,
+	  cmd_help },
+	{ "version", "", "the version", "", false, cmd_version },
+	{ NULL, NULL, NULL, NULL, false, NULL },
+};
+
+const struct cli_command *cli_find(const char *name)
+{
+	for (const struct cli_command *c = cli_commands; c->name; c++)
+		if (!strcmp(c->name, name))
+			return c;
+	return NULL;
+}
+
+int cli_usage(const char *cmd, const char *fmt, ...)
+{
+	va_list ap;
+
+	fprintf(stderr, "godwit %s: ", cmd);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "\nTry 'godwit help %s'.\n", cmd);
+	return GW_FAULT_USAGE;
+}
+
+int cli_report(const struct gw_error *err)
+{
+	fprintf(stderr, "godwit: %s\n", err->msg);
+	return err->fault ? (int)err->fault : GW_FAULT_FAILED;
+}
+
+static void help_all(FILE *f)
+{
+	fprintf(f, "godwit %s - moves running QEMU VMs from outside\n\nusage: godwit COMMAND ...\n\n",
+		godwit_version());
+	for (const struct cli_command *c = cli_commands; c->name; c++)
+		fprintf(f, "  %-8s %s\n", c->name, c->summary);
+	fprintf(f, "\n'godwit help COMMAND' has the options, godwit(1) the rest.\n"
+		   "GODWIT_LOG=info (or debug, MODULE=debug) logs to stderr.\n"
+		   "Exit: 0 done, 1 failed, 2 usage, 3 bad input, 4 verification, 5 does not\n"
+		   "converge, 6 refused by the peer, 7 cancelled, 8 hand-over uncertain.\n");
+}
+
+static void help_params(void)
+{
+	printf("\nParameters, each --NAME VALUE:\n");
+	for (size_t i = 0; i < gw_nparams; i++)
+		printf("  --%-22s%s (%s)\n", gw_params[i].name,
+		       gw_params[i].help, gw_params[i].fallback);
+}
+
+static int cmd_help(int argc, char **argv)
+{
+	const struct cli_command *c;
+
+	if (argc < 2) {
+		help_all(stdout);
+		return 0;
+	}
+	c = cli_find(argv[1]);
+	if (!c)
+		return cli_usage("help", "there is no command '%s'", argv[1]);
+	printf("usage: godwit %s %s\n\n%c%s.\n\n%s", c->name, c->args,
+	       c->summary[0] - (c->summary[0] >= 'a' ? 32 : 0), c->summary + 1,
+	       c->help);
+	if (c->params)
+		help_params();
+	return 0;
+}
+
+static int cmd_version(int argc, char **argv)
+{
+	printf("godwit %s\n", godwit_version());
+	return 0;
+}
+
+/* systemd reads "<N>" as a level; people get words. */
+static void log_line(int level, const char *module, const char *msg,
+		     void *data)
+{
+	static const char *const word[] = { "",	    "error", "warning",
+					    "info", "debug", "trace" };
+	static const int priority[] = { 3, 3, 4, 6, 7, 7 };
+
+	if (getenv("JOURNAL_STREAM"))
+		fprintf(stderr, "<%d>%s: %s\n", priority[level], module, msg);
+	else
+		fprintf(stderr, "godwit: %s: %s: %s\n", word[level], module,
+			msg);
+}
+
+int main(int argc, char **argv)
+{
+	const struct cli_command *c;
+	struct godwit_error err;
+
+	if (godwit_set_log(log_line, NULL, getenv("GODWIT_LOG"), &err)) {
+		fprintf(stderr, "godwit: GODWIT_LOG: %s\n", err.msg);
+		return GW_FAULT_USAGE;
+	}
+	if (gw_pause_configure(getenv("GODWIT_TEST_PAUSE"),
+			       (struct gw_error *)&err)) {
+		fprintf(stderr, "godwit: GODWIT_TEST_PAUSE: %s\n", err.msg);
+		return GW_FAULT_USAGE;
+	}
+	if (argc < 2) {
+		help_all(stderr);
+		return GW_FAULT_USAGE;
+	}
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
+		argv[1] = (char *)(uintptr_t)"help";
+	if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V"))
+		argv[1] = (char *)(uintptr_t)"version";
+	c = cli_find(argv[1]);
+	if (!c) {
+		fprintf(stderr, "godwit: there is no command '%s'\n", argv[1]);
+		help_all(stderr);
+		return GW_FAULT_USAGE;
+	}
+	if (argc > 2 && (!strcmp(argv[2], "--help") || !strcmp(argv[2], "-h"))) {
+		char *args[] = { argv[0], argv[1], NULL };
+
+		return cmd_help(2, args);
+	}
+	return c->run(argc - 1, argv + 1);
+}

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * operation.c - what `migrate` and `receive` have in common: options from the
+ * parameter table, Ctrl-C, progress, the final report.
+ */
+#include <getopt.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "control/params.h"
+#include "control/stats.h"
+
+#define MAX_OPTIONS 64
+#define OPT_PARAM   1000 /* + index into gw_params */
+
+enum { OPT_SET = 256, OPT_JSON };
+
+void cli_json(json_t *j)
+{
+	json_dumpf(j, stdout, JSON_COMPACT);
+	putchar('\n');
+	fflush(stdout);
+	json_decref(j);
+}
+
+static void build_options(struct option *o)
+{
+	int n = 0;
+
+	o[n++] = (struct option){ "set", required_argument, NULL, OPT_SET };
+	o[n++] = (struct option){ "json", no_argument, NULL, OPT_JSON };
+	o[n++] = (struct option){ "quiet", no_argument, NULL, 'q' };
+	for (size_t i = 0; i < gw_nparams; i++)
+		o[n++] = (struct option){ gw_params[i].name,
+					  gw_params[i].type == GW_PARAM_BOOL ?
+						  optional_argument :
+						  required_argument,
+					  NULL, OPT_PARAM + (int)i };
+	o[n] = (struct option){ NULL, 0, NULL, 0 };
+}
+
+static int parse_option(struct cli_operation *o, const char *cmd, int c)
+{
+	const struct gw_param *d;
+	struct gw_error err = { 0 };
+	int r = 0;
+
+	switch (c) {
+	case 'q':
+		o->quiet = true;
+		return 0;
+	case OPT_JSON:
+		o->json = true;
+		return 0;
+	case OPT_SET:
+		r = gw_param_assign(&o->params, optarg, &err);
+		break;
+	default:
+		d = &gw_params[c - OPT_PARAM];
+		r = gw_param_set(&o->params, d, optarg ? optarg : "on", &err);
+	}
+	return r ? cli_usage(cmd, "%s", err.msg) : 0;
+}
+
+int cli_operation_parse(struct cli_operation *o, int argc, char **argv,
+			const char *const names[2])
+{
+	struct option options[MAX_OPTIONS];
+	int c, r, n = 0;
+
+	memset(o, 0, sizeof(*o));
+	godwit_params_init(&o->params);
+	build_options(options);
+	optind = 0;
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, ":q", options, NULL)) >= 0) {
+		if (c == ':')
+			return cli_usage(argv[0], "%s needs a value",
+					 argv[optind - 1]);
+		if (c == '?')
+			return cli_usage(argv[0], "unknown option %s",
+					 argv[optind - 1]);
+		r = parse_option(o, argv[0], c);
+		if (r)
+			return r;
+	}
+	for (; optind < argc; optind++) {
+		if (n == 2)
+			return cli_usage(argv[0], "'%s' is one argument too many",
+					 argv[optind]);
+		o->positional[n++] = argv[optind];
+	}
+	if (n < 2)
+		return cli_usage(argv[0], "the %s is missing", names[n]);
+	return 0;
+}
+
+static struct godwit_op *current; /* for the signal handler only */
+
+static void on_signal(int sig)
+{
+	struct godwit_op *op = __atomic_load_n(&current, __ATOMIC_SEQ_CST);
+
+	if (op)
+		godwit_op_cancel(op);
+}
+
+static void set_signals(struct godwit_op *op)
+{
+	struct sigaction sa = { .sa_handler = op ? on_signal : SIG_DFL };
+
+	if (op)
+		__atomic_store_n(&current, op, __ATOMIC_SEQ_CST);
+	sigaction(SIGINT, &sa, NULL);
+	sigaction(SIGTERM, &sa, NULL);
+	sigaction(SIGHUP, &sa, NULL);
+	__atomic_store_n(&current, op, __ATOMIC_SEQ_CST);
+}
+
+static void report(struct cli_operation *o, const struct godwit_stats *s,
+		   bool source, const struct gw_error *err)
+{
+	if (o->json) {
+		json_t *j = gw_stats_json(s, err);
+
+		json_object_set_new(j, "event",
+				    json_string(err->code ? "failed" :
+							    "completed"));
+		cli_json(j);
+		return;
+	}
+	if (!err->code && !o->quiet)
+		cli_summary(s, source);
+}
+
+int cli_operation_run(struct cli_operation *o, const char *vm, bool source,
+		      int (*fn)(struct godwit_op *op, void *data,
+				struct godwit_error *err),
+		      void *data)
+{
+	struct godwit_error err = { 0 };
+	struct godwit_stats stats = { 0 };
+	struct cli_progress progress;
+	struct godwit_op *op = NULL;
+	struct godwit_vm *v;
+	int r = -1;
+
+	cli_progress_init(&progress, o->json, o->quiet);
+	v = godwit_vm_open(vm, &err);
+	if (v)
+		op = godwit_op_new(v, &o->params, cli_progress_show, &progress,
+				   &err);
+	if (op) {
+		set_signals(op);
+		r = fn(op, data, &err);
+		set_signals(NULL);
+		godwit_op_stats(op, &stats);
+	}
+	cli_progress_end(&progress);
+	if (r && !stats.status)
+		stats.status = GODWIT_STATUS_FAILED;
+	report(o, &stats, source, (struct gw_error *)&err);
+	godwit_op_free(op);
+	godwit_vm_close(v);
+	return r ? cli_report((struct gw_error *)&err) : 0;
+}

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * progress.c - live numbers: one line that is rewritten on a terminal, whole
+ * lines elsewhere, JSON objects with --json. All but JSON goes to stderr.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/units.h"
+#include "cli/cli.h"
+#include "control/stats.h"
+#include "ram/block.h"
+
+void cli_progress_init(struct cli_progress *p, bool json, bool quiet)
+{
+	memset(p, 0, sizeof(*p));
+	p->json = json;
+	p->quiet = quiet;
+	p->tty = !json && !quiet && isatty(STDERR_FILENO);
+}
+
+static void format(const struct godwit_stats *s, char *line, size_t len)
+{
+	char sent[32], rate[32], dirty[32], left[32], eta[32];
+	int64_t in_pass = s->bandwidth ?
+				  (int64_t)((double)s->remaining * 1e9 /
+					    (double)s->bandwidth) :
+				  -1;
+
+	gw_format_size(sent, sizeof(sent), s->transferred);
+	gw_format_size(rate, sizeof(rate), s->bandwidth);
+	gw_format_size(dirty, sizeof(dirty),
+		       s->dirty_pages_rate * GW_PAGE_SIZE);
+	gw_format_size(left, sizeof(left), s->remaining);
+	if (s->pass < 2)
+		strcpy(dirty, "?");
+	if (in_pass >= 0)
+		gw_format_time(eta, sizeof(eta), in_pass);
+	else
+		strcpy(eta, "?");
+	snprintf(line, len,
+		 "%-14s pass %-3u sent %-9s at %9s/s  dirtied %9s/s  left %9s  ETA %s",
+		 godwit_status_name(s->status), s->pass, sent, rate, dirty,
+		 left, eta);
+}
+
+void cli_progress_show(const struct godwit_stats *s, void *data)
+{
+	struct cli_progress *p = data;
+	bool news = s->status != p->status || s->pass != p->pass;
+	int64_t now = gw_now_ns();
+	char line[256];
+
+	p->status = s->status;
+	p->pass = s->pass;
+	if (p->quiet)
+		return;
+	if (p->json) {
+		json_t *j = gw_stats_json(s, NULL);
+
+		json_object_set_new(j, "event", json_string("progress"));
+		cli_json(j);
+		return;
+	}
+	/* Off a terminal: news, and otherwise one line a second. */
+	if (!p->tty && !news && now - p->last_ns < GW_NS_PER_S)
+		return;
+	p->last_ns = now;
+	format(s, line, sizeof(line));
+	if (p->tty)
+		fprintf(stderr, "\r\033[K%s", line);
+	else
+		fprintf(stderr, "%s\n", line);
+	p->line_open = p->tty;
+}
+
+void cli_progress_end(struct cli_progress *p)
+{
+	if (p->line_open)
+		fputc('\n', stderr);
+	p->line_open = false;
+}
+
+void cli_summary(const struct godwit_stats *s, bool source)
+{
+	char a[32], b[32], c[32], d[32];
+
+	if (!source) {
+		printf("received: %s of RAM and %s of device state in %s; the VM is here now\n",
+		       gw_format_size(a, sizeof(a), s->normal * GW_PAGE_SIZE),
+		       gw_format_size(b, sizeof(b), s->device_bytes),
+		       gw_format_time(c, sizeof(c), s->total_ns));
+		return;
+	}
+	printf("migrated in %s, downtime %s (stopped here to running there), %u passes, tracker %s\n",
+	       gw_format_time(a, sizeof(a), s->total_ns),
+	       gw_format_time(b, sizeof(b), s->downtime_ns), s->pass,
+	       s->tracker ? s->tracker : "?");
+	printf("pages: %llu normal, %llu zero, %llu never populated (not sent)\n",
+	       (unsigned long long)s->normal, (unsigned long long)s->duplicate,
+	       (unsigned long long)s->skipped);
+	printf("on the wire: %s for %s of RAM, %s of it in use; device state %s\n",
+	       gw_format_size(a, sizeof(a), s->transferred),
+	       gw_format_size(b, sizeof(b), s->total),
+	       gw_format_size(c, sizeof(c), s->populated),
+	       gw_format_size(d, sizeof(d), s->device_bytes));
+	if (s->verified)
+		printf("verified: %llu pages compared, all equal\n",
+		       (unsigned long long)s->verified);
+}

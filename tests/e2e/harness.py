@@ -1,0 +1,402 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the end-to-end tests share: real QEMUs with a real Linux guest, run by
+`godwit run`, and the godwit command as a user would type it.
+
+Every process is started in its own session and ended by pid; every file is
+below the test's own directory. Times are generous: machines are shared.
+"""
+import contextlib
+import json
+import mmap
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TOP = os.path.dirname(os.path.dirname(HERE))
+BUILD = os.environ.get("GODWIT_BUILD", os.path.join(TOP, "build"))
+DEPS = os.environ.get("GODWIT_DEPS", os.path.join(TOP, ".deps"))
+GODWIT = os.path.join(BUILD, "cli", "godwit")
+GUEST = os.path.join(DEPS, "guest")
+BOOT_S = 120  # until the first tick, on a busy machine
+TICK = re.compile(r"^tick (\d+) (\d+) sum=([0-9a-f]{16}) dirty=(\d+) "
+                  r"direct=(\d+) bad=(\d+)$")
+
+# Exit codes of godwit (docs/man/godwit.1.scd).
+OK, FAILED, USAGE, INPUT, VERIFY, CONVERGE, REFUSED, CANCELLED, UNCERTAIN = \
+    range(9)
+
+
+def qemu_path(version):
+    """The unpacked QEMU of that version, or None."""
+    path = os.path.join(DEPS, "qemu-" + version, "qemu-system-x86_64")
+    return path if os.path.exists(path) else None
+
+
+def versions():
+    return [v for v in ("7.2", "10.0", "11.1") if qemu_path(v)]
+
+
+def wait_until(what, fn, timeout=60, step=0.02):
+    """fn() as soon as it is true; an assertion naming @what otherwise."""
+    end = time.monotonic() + timeout
+    while True:
+        value = fn()
+        if value:
+            return value
+        assert time.monotonic() < end, f"no {what} within {timeout} s"
+        time.sleep(step)
+
+
+class Tick:
+    def __init__(self, match):
+        self.n, self.ms = int(match[1]), int(match[2])
+        self.sum = match[3]
+        self.dirty, self.direct, self.bad = (int(match[i]) for i in (4, 5, 6))
+
+    def __repr__(self):
+        return f"tick {self.n} bad={self.bad}"
+
+
+class Qmp:
+    """A bare QMP client for the test's own monitor."""
+
+    def __init__(self, path, timeout=30):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(timeout)
+        self.sock.connect(path)
+        self.file = self.sock.makefile("rw")
+        self.greeting = json.loads(self.file.readline())
+        self("qmp_capabilities")
+
+    def __call__(self, command, **arguments):
+        self.file.write(json.dumps({"execute": command,
+                                    "arguments": arguments}) + "\n")
+        self.file.flush()
+        while True:
+            line = self.file.readline()
+            if not line:
+                raise ConnectionError("QEMU closed its monitor")
+            reply = json.loads(line)
+            if "event" not in reply:
+                return reply
+
+    def close(self):
+        self.file.close()
+        self.sock.close()
+
+
+class Guest:
+    """A QEMU with the Linux guest, started by `godwit run NAME`."""
+
+    def __init__(self, env, name, incoming=False, version="10.0", memory=256,
+                 append="gw.tick=20 gw.dirty=16:2000", cpus=1, machine="pc",
+                 extra=(), run_options=(), accel="tcg,thread=multi",
+                 daemonize=False):
+        self.env, self.name, self.version = env, name, version
+        self.daemon = None  # its pidfd
+        self.console = os.path.join(env.dir, name + ".console")
+        self.test_qmp = os.path.join(env.dir, name + ".testqmp")
+        self.seen = 0
+        open(self.console, "w").close()
+        self.command = [
+            qemu_path(version), "-accel", accel, "-m", str(memory),
+            "-smp", str(cpus), "-machine", machine, "-nodefaults",
+            "-display", "none", "-no-reboot",
+            "-kernel", os.path.join(GUEST, "vmlinuz"),
+            "-initrd", os.path.join(GUEST, "initrd.gz"),
+            "-append", "console=ttyS0 quiet panic=-1 " + append,
+            "-serial", "file:" + self.console,
+            "-qmp", f"unix:{self.test_qmp},server=on,wait=off", *extra]
+        options = (["--incoming"] if incoming else []) + list(run_options)
+        self.proc = env.start([GODWIT, "run", name, *options, "--",
+                               *self.command], name + ".qemu")
+        self.pid = self.proc.pid
+        if daemonize:
+            self.find_daemon()
+
+    def find_daemon(self):
+        """-daemonize in @extra: `godwit run` has ended, QEMU lives on."""
+        assert self.proc.wait(60) == 0, self.env.read(self.name + ".qemu")
+        self.pid = self.env.list()[self.name]["pid"]
+        assert self.pid != self.proc.pid
+        self.daemon = os.pidfd_open(self.pid)
+        self.env.daemons.append(self.daemon)
+
+    def alive(self):
+        if self.daemon is None:
+            return self.proc.poll() is None
+        return not select.select([self.daemon], [], [], 0)[0]
+
+    # -- what the guest says
+
+    def lines(self):
+        with open(self.console, errors="replace") as f:
+            text = f.read()
+        return text[:text.rfind("\n") + 1].splitlines()
+
+    def ticks(self):
+        return [Tick(m) for m in map(TICK.match, self.lines()) if m]
+
+    def wait_tick(self, n=1, timeout=BOOT_S):
+        """Wait for a tick numbered >= n; the last one then."""
+        def last():
+            assert self.alive(), \
+                f"QEMU {self.name} ended: {self.env.read(self.name + '.qemu')}"
+            t = self.ticks()
+            return t[-1] if t and t[-1].n >= n else None
+        return wait_until(f"tick {n} of {self.name}", last, timeout)
+
+    def wait_more_ticks(self, count=5, timeout=BOOT_S):
+        t = self.ticks()
+        return self.wait_tick((t[-1].n if t else 0) + count, timeout)
+
+    def assert_healthy(self):
+        """Counter without gap or repetition, checksum constant, no BAD."""
+        t = self.ticks()
+        assert t, f"{self.name} never ticked"
+        numbers = [x.n for x in t]
+        assert numbers == list(range(numbers[0], numbers[0] + len(t))), \
+            f"{self.name} skipped or repeated: {numbers}"
+        assert len({x.sum for x in t}) == 1, f"{self.name}: checksum changed"
+        bad = [line for line in self.lines() if line.startswith("BAD")]
+        assert t[-1].bad == 0 and not bad, f"{self.name}: {bad[:5]}"
+        return t
+
+    # -- its QEMU
+
+    def qmp(self):
+        return Qmp(self.test_qmp)
+
+    def status(self):
+        """query-status through the test's own monitor, "dead" without QEMU."""
+        if not self.alive():
+            return "dead"
+        try:
+            q = self.qmp()
+        except OSError:
+            return "dead"
+        try:
+            return q("query-status")["return"]["status"]
+        finally:
+            q.close()
+
+    def wait_up(self):
+        """Until its QEMU answers."""
+        def up():
+            assert self.alive(), self.env.read(self.name + ".qemu")
+            return self.status() != "dead"
+        wait_until(f"answer of QEMU {self.name}", up)
+
+    def running(self):
+        return self.status() == "running"
+
+    def ask(self, command, **arguments):
+        """What QEMU returns to a command on the test's own monitor."""
+        q = self.qmp()
+        try:
+            reply = q(command, **arguments)
+        finally:
+            q.close()
+        assert "return" in reply, reply
+        return reply["return"]
+
+    def kill(self, sig=signal.SIGKILL):
+        if self.daemon is not None:
+            if self.alive():
+                signal.pidfd_send_signal(self.daemon, sig)
+                select.select([self.daemon], [], [], 30)
+        elif self.proc.poll() is None:
+            os.kill(self.pid, sig)
+            self.proc.wait(30)
+
+
+class Godwit:
+    """One running godwit command."""
+
+    def __init__(self, env, args, tag, stdin=subprocess.DEVNULL, fds=()):
+        self.env, self.tag, self.args = env, tag, args
+        self.proc = env.start([GODWIT, *args], tag, split=True, stdin=stdin,
+                              fds=fds)
+        self.pid = self.proc.pid
+
+    def wait(self, timeout=180):
+        """Exit code."""
+        return self.proc.wait(timeout)
+
+    def stdout(self):
+        return self.env.read(self.tag + ".out")
+
+    def stderr(self):
+        return self.env.read(self.tag + ".err")
+
+    def events(self):
+        """Objects of --json."""
+        return [json.loads(x) for x in self.stdout().splitlines()
+                if x.startswith("{")]
+
+    def result(self):
+        return self.events()[-1]
+
+    def kill(self, sig=signal.SIGKILL):
+        if self.proc.poll() is None:
+            os.kill(self.pid, sig)
+
+
+class Env:
+    """A directory, a runtime directory and everything started in them."""
+
+    def __init__(self, path):
+        self.dir = str(path)
+        self.rundir = os.path.join(self.dir, "run")
+        os.makedirs(self.rundir, mode=0o700, exist_ok=True)
+        self.procs = []
+        self.daemons = []
+        self.count = 0
+        self.environ = dict(os.environ, GODWIT_RUNTIME_DIR=self.rundir,
+                            GODWIT_LOG=os.environ.get("GODWIT_LOG", "info"))
+
+    def read(self, name):
+        with open(os.path.join(self.dir, name), errors="replace") as f:
+            return f.read()
+
+    def start(self, argv, tag, split=False, stdin=subprocess.DEVNULL,
+              fds=()):
+        out = open(os.path.join(self.dir, tag + (".out" if split else "")),
+                   "w")
+        err = open(os.path.join(self.dir, tag + ".err"), "w") if split \
+            else subprocess.STDOUT
+        p = subprocess.Popen(argv, stdin=stdin, stdout=out, stderr=err,
+                             env=self.environ, start_new_session=True,
+                             pass_fds=fds)
+        out.close()
+        if split:
+            err.close()
+        self.procs.append(p)
+        return p
+
+    def guest(self, name, **kw):
+        return Guest(self, name, **kw)
+
+    def godwit(self, *args, tag=None, fds=()):
+        """@fds: what it inherits besides its standard streams."""
+        self.count += 1
+        return Godwit(self, [str(a) for a in args],
+                      tag or f"{args[0]}{self.count}", fds=fds)
+
+    def list(self):
+        """VMs by name, as `godwit list --json` has them."""
+        out = subprocess.run([GODWIT, "list", "--json"], env=self.environ,
+                             stdin=subprocess.DEVNULL, capture_output=True,
+                             text=True, timeout=60, check=True).stdout
+        return {vm["name"]: vm for vm in json.loads(out)}
+
+    def receive(self, guest, uri="tcp:127.0.0.1:0", *options, fds=()):
+        """Start `godwit receive`; it and the URI it listens at."""
+        guest.wait_up()
+        g = self.godwit("receive", uri, guest.name, "--json", *options,
+                        fds=fds)
+
+        def listening():
+            assert g.proc.poll() is None, g.stderr()
+            e = [x for x in g.events() if x["event"] == "listening"]
+            return e and e[0]["uri"]
+        return g, wait_until("listening godwit", listening)
+
+    def migrate(self, guest, uri, *options, fds=()):
+        return self.godwit("migrate", guest.name, uri, "--json", *options,
+                           fds=fds)
+
+    def move(self, source, dest, *options, uri="tcp:127.0.0.1:0", to=None,
+             sockets=()):
+        """One whole move with --verify; both ends must succeed. @to: where
+        the source connects if not to what the destination listens at;
+        @sockets: a pair, one for each to inherit (they are closed here)."""
+        rx_fds, tx_fds = [[s.fileno()] for s in sockets] or ((), ())
+        rx, at = self.receive(dest, uri, fds=rx_fds)
+        tx = self.migrate(source, to or at, "--verify", *options, fds=tx_fds)
+        for s in sockets:
+            s.close()
+        code = tx.wait()
+        assert code == OK, tx.stderr() + rx.stderr()
+        assert rx.wait() == OK, rx.stderr()
+        result = tx.result()
+        assert result["status"] == "completed"
+        assert result["verified-pages"] == result["ram"]["total"] // 4096
+        assert source.status() == "postmigrate"
+        return result
+
+    def close(self):
+        for p in reversed(self.procs):
+            if p.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(p.pid, signal.SIGKILL)
+            p.wait()
+        for d in self.daemons:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(d, signal.SIGKILL)
+            os.close(d)
+        self.daemons.clear()
+
+
+def assert_one_story(*guests):
+    """What these QEMUs, each moved to the next, wrote on their consoles is
+    one guest's text without a byte lost or written twice: ticks in unbroken
+    order and nothing else, time and counters never going back, the checksum
+    constant, no damage. Its ticks."""
+    text = ""
+    for g in guests:
+        with open(g.console, errors="replace") as f:
+            text += f.read()
+    lines = text[:text.rfind("\n") + 1].splitlines()
+    first = next(i for i, x in enumerate(lines) if TICK.match(x))
+    odd = [x for x in lines[first:] if not TICK.match(x)]
+    assert not odd, odd[:5]
+    ticks = [Tick(TICK.match(x)) for x in lines[first:]]
+    for a, b in zip(ticks, ticks[1:]):
+        assert b.n == a.n + 1 and b.ms >= a.ms and b.sum == a.sum and \
+            b.dirty >= a.dirty and b.direct >= a.direct, (a, b)
+    assert ticks[-1].bad == 0
+    return ticks
+
+
+def make_disk(path, mib):
+    """An image the guest can verify (gw.direct); its path."""
+    subprocess.run([os.path.join(TOP, "scripts", "make-disk"), str(path),
+                    str(mib)], check=True, timeout=300,
+                   stdin=subprocess.DEVNULL, capture_output=True,
+                   env=dict(os.environ, GODWIT_DEPS=DEPS))
+    return str(path)
+
+
+def takes_direct_io(path):
+    """Can @path be read with O_DIRECT?"""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    except OSError:
+        return False
+    buffer = mmap.mmap(-1, 4096)
+    try:
+        return os.preadv(fd, [buffer], 0) == 4096
+    except OSError:
+        return False
+    finally:
+        buffer.close()
+        os.close(fd)
+
+
+def assert_continues(source, dest, ticks=10):
+    """The destination goes on where the source ended: counter +1, same
+    checksum, no damage seen by the guest's own checks."""
+    before = source.assert_healthy()
+    dest.wait_tick(before[-1].n + ticks)
+    after = dest.assert_healthy()
+    # The tick that was being written while the VM stopped may be torn: its
+    # second half is on the destination's console.
+    assert 0 <= after[0].n - before[-1].n - 1 <= 1, (before[-1], after[0])
+    assert after[0].sum == before[-1].sum
+    return after

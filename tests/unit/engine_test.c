@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * engine_test.c - whole migrations between two synthetic VMs in this process:
+ * source and destination engine in a thread each, over real channels, with
+ * and without faults. The destination checks every byte of its memory.
+ */
+#include "test.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "chan/fault.h"
+#include "dest/dest.h"
+#include "source/source.h"
+#include "vm/synthetic.h"
+
+struct side {
+	struct gw_vm *vm;
+	struct gw_chan *chan;
+	struct godwit_params params;
+	struct gw_cancel cancel;
+	struct gw_progress progress;
+	struct gw_error err;
+	int r;
+};
+
+static struct gw_synthetic_config config(bool waiting)
+{
+	return (struct gw_synthetic_config){
+		.name = waiting ? "b" : "a",
+		.seed = 42,
+		.nbytes = 16 << 20,
+		.nblocks = 2,
+		.populated = 1500,
+		.nthreads = waiting ? 2 : 2,
+		.pages_per_s = 3000,
+		.working_set = 1024,
+		.zero_percent = 10,
+		.waiting = waiting,
+	};
+}
+
+static void side_init(struct side *s, const struct gw_synthetic_config *c,
+		      int fd, const char *fault)
+{
+	memset(s, 0, sizeof(*s));
+	s->vm = gw_synthetic_open(c, &s->err);
+	if (!s->vm)
+		printf("%s\n", s->err.msg);
+	s->chan = gw_chan_from_fd(fd, c->waiting ? "source" : "destination",
+				  &s->err);
+	if (fault)
+		s->chan = gw_chan_fault(s->chan, fault, &s->err);
+	if (!s->chan)
+		printf("%s: %s\n", fault, s->err.msg);
+	godwit_params_init(&s->params);
+	s->params.idle_timeout_ns = 10 * GW_NS_PER_S;
+	s->params.handover_timeout_ns = 3 * GW_NS_PER_S;
+	CHECK(!gw_cancel_init(&s->cancel, &s->err));
+	gw_progress_init(&s->progress, NULL, NULL);
+	s->err.code = 0;
+}
+
+static void side_fini(struct side *s)
+{
+	gw_vm_close(s->vm);
+	gw_chan_close(s->chan);
+	gw_progress_fini(&s->progress);
+	gw_cancel_fini(&s->cancel);
+}
+
+static void *run_source(void *arg)
+{
+	struct side *s = arg;
+	struct gw_source_config c = { s->vm, s->chan, &s->params, &s->cancel,
+				      &s->progress };
+
+	s->r = gw_source_run(&c, &s->err);
+	gw_chan_shutdown(s->chan);
+	return NULL;
+}
+
+static void *run_dest(void *arg)
+{
+	struct side *s = arg;
+	struct gw_dest_config c = { s->vm, s->chan, &s->params, &s->cancel,
+				    &s->progress };
+
+	s->r = gw_dest_run(&c, &s->err);
+	gw_chan_shutdown(s->chan);
+	return NULL;
+}
+
+struct pair {
+	struct side a, b;
+};
+
+static void pair_init(struct pair *p, const struct gw_synthetic_config *ca,
+		      const struct gw_synthetic_config *cb, const char *fa,
+		      const char *fb)
+{
+	int fd[2];
+
+	CHECK(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd));
+	side_init(&p->a, ca, fd[0], fa);
+	side_init(&p->b, cb, fd[1], fb);
+}
+
+static void pair_run(struct pair *p)
+{
+	pthread_t ta, tb;
+
+	CHECK(!pthread_create(&tb, NULL, run_dest, &p->b));
+	CHECK(!pthread_create(&ta, NULL, run_source, &p->a));
+	pthread_join(ta, NULL);
+	pthread_join(tb, NULL);
+}
+
+static void pair_fini(struct pair *p)
+{
+	side_fini(&p->a);
+	side_fini(&p->b);
+}
+
+static void show(const struct pair *p)
+{
+	if (p->a.r)
+		printf("  source: %d fault %d: %s\n", p->a.r, p->a.err.fault,
+		       p->a.err.msg);
+	if (p->b.r)
+		printf("  dest:   %d fault %d: %s\n", p->b.r, p->b.err.fault,
+		       p->b.err.msg);
+}
+
+/* The VM moved: it runs there, not here, and every byte is right. */
+static void check_moved(struct pair *p)
+{
+	struct gw_error err = { 0 };
+
+	if (p->a.r || p->b.r)
+		show(p);
+	CHECK(p->a.r == 0 && p->b.r == 0);
+	CHECK(!gw_synthetic_running(p->a.vm));
+	CHECK(gw_synthetic_running(p->b.vm));
+	CHECK_OK(gw_synthetic_check(p->b.vm, &err), &err);
+	CHECK(p->a.progress.now.status == GODWIT_STATUS_COMPLETED);
+}
+
+/* It did not move: it runs here and only here. */
+static void check_stayed(struct pair *p)
+{
+	struct gw_error err = { 0 };
+
+	CHECK(p->a.r < 0 && p->b.r < 0);
+	CHECK(gw_synthetic_running(p->a.vm));
+	CHECK(!gw_synthetic_running(p->b.vm));
+	CHECK_OK(gw_synthetic_check(p->a.vm, &err), &err);
+}
+
+static void move_with(const char *tracker, const char *fa, const char *fb)
+{
+	struct gw_synthetic_config ca = config(false), cb = config(true);
+	struct pair p;
+
+	pair_init(&p, &ca, &cb, fa, fb);
+	p.a.params.tracker = tracker;
+	p.a.params.verify = true;
+	pair_run(&p);
+	check_moved(&p);
+	CHECK(p.a.progress.now.verified == 2 * (16 << 20) / 4096);
+	pair_fini(&p);
+}
+
+static void moves_with_pagemap_scan(void)
+{
+	move_with("pagemap-scan", NULL, NULL);
+}
+
+static void moves_with_uffd_wp(void)
+{
+	move_with("uffd-wp", NULL, NULL);
+}
+
+static void moves_over_a_slow_and_ragged_channel(void)
+{
+	move_with("auto", "short=1-3000,seed=3", "short=1-5000,seed=4");
+	move_with("auto", "rate=60M", NULL);
+}
+
+static void moves_full_speed_writers(void)
+{
+	struct gw_synthetic_config ca = config(false), cb = config(true);
+	struct pair p;
+
+	ca.pages_per_s = 0;
+	pair_init(&p, &ca, &cb, NULL, NULL);
+	p.a.params.downtime_limit_ns = 2000 * GW_NS_PER_S;
+	p.a.params.verify = true;
+	pair_run(&p);
+	check_moved(&p);
+	pair_fini(&p);
+}
+
+static void moves_a_paused_vm_and_leaves_it_paused(void)
+{
+	struct gw_synthetic_config ca = config(false), cb = config(true);
+	struct gw_error err = { 0 };
+	bool stopped;
+	struct pair p;
+
+	pair_init(&p, &ca, &cb, NULL, NULL);
+	CHECK(!p.a.vm->ops->save_poll(p.a.vm, 0, &stopped, &err));
+	p.a.vm->info.running = false;
+	pair_run(&p);
+	show(&p);
+	CHECK(!p.a.r && !p.b.r);
+	CHECK(!gw_synthetic_running(p.b.vm));
+	CHECK_OK(gw_synthetic_check(p.b.vm, &err), &err);
+	pair_fini(&p);
+}
+
+/* Only what is populated costs anything. */
+static void an_idle_vm_costs_what_it_uses(void)
+{
+	struct gw_synthetic_config ca = config(false), cb = config(true);
+	struct pair p;
+
+	ca.nbytes = cb.nbytes = 1ULL << 30;
+	ca.nthreads = cb.nthreads = 0;
+	pair_init(&p, &ca, &cb, NULL, NULL);
+	pair_run(&p);
+	CHECK(!p.a.r && !p.b.r);
+	CHECK(p.a.progress.now.normal == 2 * 1500);
+	CHECK(p.a.progress.now.skipped == 2 * ((1 << 30) / 4096 - 1500));
+	CHECK(p.a.progress.now.transferred < 2 * 1500 * 4200 + (2 << 20) + 4096);
+	pair_fini(&p);
+}
+
+/* Each kind of driver failure: one VM runs, the reason reaches both. */
+static void failures_leave_the_vm_at_the_source(void)
+{
+	static const enum gw_synthetic_fault at_source[] = {
+		GW_SYNTHETIC_FAIL_SAVE_BEGIN, GW_SYNTHETIC_FAIL_SAVE_READ,
+		GW_SYNTHETIC_FAIL_COMMIT
+	};
+	static const enum gw_synthetic_fault at_dest[] = {
+		GW_SYNTHETIC_FAIL_LOAD, GW_SYNTHETIC_FAIL_RUN
+	};
+	struct gw_synthetic_config ca, cb;
+	struct pair p;
+
+	for (int i = 0; i < 5; i++) {
+		ca = config(false);
+		cb = config(true);
+		if (i < 3)
+			ca.fault = at_source[i];
+		else
+			cb.fault = at_dest[i - 3];
+		pair_init(&p, &ca, &cb, NULL, NULL);
+		pair_run(&p);
+		check_stayed(&p);
+		CHECK(strstr(p.a.err.msg, "injected fault"));
+		CHECK(strstr(p.b.err.msg, "injected fault"));
+		pair_fini(&p);
+	}
+}
+
+static void different_vms_are_refused_by_both(void)
+{
+	struct gw_synthetic_config ca = config(false), cb = config(true);
+	struct pair p;
+
+	cb.nbytes = 32 << 20;
+	pair_init(&p, &ca, &cb, NULL, NULL);
+	pair_run(&p);
+	check_stayed(&p);
+	CHECK(p.a.err.fault == GW_FAULT_REFUSED);
+	CHECK(strstr(p.a.err.msg, "16.0 MiB") && strstr(p.b.err.msg, "32.0 MiB"));
+	pair_fini(&p);
+	cb = config(true);
+	cb.machine = "other";
+	pair_init(&p, &ca, &cb, NULL, NULL);
+	pair_run(&p);
+	check_stayed(&p);
+	CHECK(strstr(p.a.err.msg, "machine type differs"));
+	CHECK(strstr(p.b.err.msg, "machine type differs"));
+	pair_fini(&p);
+}
+
+/*
+ * The connection is cut after any number of bytes: never two running, never
+ * none without saying so.
+ */
+static void a_cut_anywhere_is_survived(void)
+{
+	uint64_t seed = test_seed(), span = 13 << 20;
+	struct gw_synthetic_config ca = config(false), cb = config(true);
+
+	for (int i = 0; i < 40; i++) {
+		uint64_t at = i < 12 ? (1ULL << i) :
+				       test_rand(&seed) % span;
+		bool running_a, running_b;
+		char spec[64];
+		struct pair p;
+
+		snprintf(spec, sizeof(spec), "cut-%s=%" PRIu64,
+			 i % 3 == 0 && i > 12 ? "read" : "write",
+			 i % 3 == 0 && i > 12 ? at % 600 : at);
+		ca.seed = cb.seed = seed;
+		pair_init(&p, &ca, &cb, spec, NULL);
+		pair_run(&p);
+		running_a = gw_synthetic_running(p.a.vm);
+		running_b = gw_synthetic_running(p.b.vm);
+		CHECK(!(running_a && running_b));
+		if (!running_a && !running_b)
+			CHECK(p.a.err.fault == GW_FAULT_UNCERTAIN ||
+			      p.b.err.fault == GW_FAULT_UNCERTAIN);
+		if (running_a)
+			CHECK(p.a.r < 0);
+		if (running_b)
+			CHECK(p.b.r == 0);
+		pair_fini(&p);
+	}
+}
+
+/* A bit flipped on the way: noticed by structure, hashes or --verify. */
+static void a_corrupted_byte_never_passes_verification(void)
+{
+	uint64_t seed = test_seed();
+	struct gw_synthetic_config ca = config(false), cb = config(true);
+
+	ca.nthreads = cb.nthreads = 0;
+	for (int i = 0; i < 20; i++) {
+		struct gw_error err = { 0 };
+		char spec[64];
+		struct pair p;
+
+		snprintf(spec, sizeof(spec), "corrupt-write=%" PRIu64,
+			 400 + test_rand(&seed) % (11 << 20));
+		pair_init(&p, &ca, &cb, spec, NULL);
+		p.a.params.verify = true;
+		p.a.params.idle_timeout_ns = p.b.params.idle_timeout_ns =
+			2 * GW_NS_PER_S;
+		pair_run(&p);
+		CHECK(!(gw_synthetic_running(p.a.vm) &&
+			gw_synthetic_running(p.b.vm)));
+		if (!p.b.r) /* it hit what is not used: names, texts */
+			CHECK_OK(gw_synthetic_check(p.b.vm, &err), &err);
+		else
+			CHECK(gw_synthetic_running(p.a.vm));
+		pair_fini(&p);
+	}
+}
+
+static void a_silent_peer_is_given_up(void)
+{
+	struct gw_synthetic_config ca = config(false), cb = config(true);
+	struct pair p;
+
+	pair_init(&p, &ca, &cb, "hang-write=3000000", NULL);
+	p.a.params.idle_timeout_ns = p.b.params.idle_timeout_ns =
+		GW_NS_PER_S / 2;
+	pair_run(&p);
+	check_stayed(&p);
+	pair_fini(&p);
+}
+
+static void *cancel_later(void *arg)
+{
+	struct side *s = arg;
+	struct timespec t = { 0, 200 * GW_NS_PER_MS };
+
+	nanosleep(&t, NULL);
+	gw_cancel_request(&s->cancel);
+	return NULL;
+}
+
+static void cancelling_tells_the_peer(void)
+{
+	struct gw_synthetic_config ca = config(false), cb = config(true);
+	pthread_t t;
+	struct pair p;
+
+	for (int who = 0; who < 2; who++) {
+		pair_init(&p, &ca, &cb, NULL, NULL);
+		p.a.params.max_bandwidth = 4 << 20;
+		CHECK(!pthread_create(&t, NULL, cancel_later,
+				      who ? &p.b : &p.a));
+		pair_run(&p);
+		pthread_join(t, NULL);
+		check_stayed(&p);
+		CHECK(p.a.err.fault == GW_FAULT_CANCELLED);
+		CHECK(p.b.err.fault == GW_FAULT_CANCELLED);
+		CHECK(strstr(who ? p.a.err.msg : p.b.err.msg, "the "));
+		pair_fini(&p);
+	}
+}
+
+static void too_busy_a_guest_stays(void)
+{
+	struct gw_synthetic_config ca = config(false), cb = config(true);
+	struct pair p;
+
+	ca.pages_per_s = 0;
+	pair_init(&p, &ca, &cb, NULL, NULL);
+	p.a.params.max_bandwidth = 20 << 20;
+	p.a.params.downtime_limit_ns = GW_NS_PER_MS;
+	p.a.params.stall_passes = 2;
+	pair_run(&p);
+	check_stayed(&p);
+	CHECK(p.a.err.fault == GW_FAULT_CONVERGE);
+	CHECK(strstr(p.a.err.msg, "--downtime-limit"));
+	pair_fini(&p);
+}
+
+int main(void)
+{
+	RUN(moves_with_pagemap_scan);
+	RUN(moves_with_uffd_wp);
+	RUN(moves_over_a_slow_and_ragged_channel);
+	RUN(moves_full_speed_writers);
+	RUN(moves_a_paused_vm_and_leaves_it_paused);
+	RUN(an_idle_vm_costs_what_it_uses);
+	RUN(failures_leave_the_vm_at_the_source);
+	RUN(different_vms_are_refused_by_both);
+	RUN(a_cut_anywhere_is_survived);
+	RUN(a_corrupted_byte_never_passes_verification);
+	RUN(a_silent_peer_is_given_up);
+	RUN(cancelling_tells_the_peer);
+	RUN(too_busy_a_guest_stays);
+	return test_done();
+}
