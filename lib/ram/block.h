@@ -34,7 +34,9 @@ struct gw_ramblock {
 
 	/* any thread */
 	struct gw_bitmap dirty; /* pages to send (a source) */
-	struct gw_bitmap placed; /* pages written so far (a destination) */
+	/* destination: pages written so far; source that will verify: pages
+	 * sent whole, so that they can be found when they became holes */
+	struct gw_bitmap placed;
 };
 
 struct gw_ram {

@@ -129,7 +129,7 @@ int gw_track_scan(struct gw_track *t, struct gw_error *err)
 
 void gw_track_stop(struct gw_track *t)
 {
-	if (!t->started)
+	if (!t || !t->started)
 		return;
 	t->started = false;
 	t->ops->stop(t);

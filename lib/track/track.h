@@ -32,9 +32,10 @@
 /* What a userfaultfd is wanted for; also a label kept by the agent. */
 enum gw_uffd_purpose {
 	GW_UFFD_TRACK_ASYNC = 1, /* WP_ASYNC: never blocks the guest */
-	GW_UFFD_TRACK_SYNC = 2,	 /* write-protect faults wait for us: must be
-				  * made without UFFD_USER_MODE_ONLY, or the
-				  * kernel's own writes fail (KVM, read(2)) */
+	/* Write-protect faults wait for us. Must be made without
+	 * UFFD_USER_MODE_ONLY, or the kernel's own writes fail (KVM, read(2)).
+	 */
+	GW_UFFD_TRACK_SYNC = 2,
 };
 
 /*
@@ -103,7 +104,7 @@ int gw_track_start(struct gw_track *t, struct gw_error *err) GW_MUST_CHECK;
  * but the set is not complete: the migration cannot go on. */
 int gw_track_scan(struct gw_track *t, struct gw_error *err) GW_MUST_CHECK;
 
-void gw_track_stop(struct gw_track *t); /* idempotent */
+void gw_track_stop(struct gw_track *t); /* NULL is fine */ /* idempotent */
 void gw_track_close(struct gw_track *t); /* stops too; NULL is fine */
 
 /* Names for help texts and completion, NULL terminated, "auto" first. */

@@ -51,7 +51,7 @@
 #define NSTREAMS    8
 #define MAX_WINDOW  (64u << 10) /* bytes opened ahead of a sequential writer */
 #define MAX_RUNS    64
-#define MERGE_GAP   16	/* pages: they are protected anyway, one call less */
+#define MERGE_GAP   16	/* pages, which are protected already */
 #define MERGE_PAGES 512 /* bounds how long a scan keeps the lock */
 
 /* A guest thread that writes page after page: open more at a time. */
@@ -301,7 +301,7 @@ static uint64_t take_runs(struct gw_bitmap *open, uint64_t from,
 
 	out->n = 0;
 	while (out->n < MAX_RUNS) {
-		/* Only we take, and handlers are locked out: look, then take. */
+		/* Look, then take: handlers are locked out. */
 		if (!gw_bitmap_next_run(open, end, 1, &first))
 			break;
 		if (out->n && (first - end > MERGE_GAP ||

@@ -105,7 +105,8 @@ static bool take_command(int fd, const char *want, bool with_fd)
 	if (got >= 0)
 		close(got);
 	if (!strstr(line, want))
-		fprintf(stderr, "server: wanted %s, got %s", want, line);
+		fprintf(stderr, "server: wanted %s, got %s", want ? want : "-",
+			line);
 	return strstr(line, want) && with_fd == (got >= 0);
 }
 

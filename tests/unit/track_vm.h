@@ -34,8 +34,8 @@ static const struct {
 	const char *name;
 	size_t offset, length;
 } vm_blocks[NBLOCKS] = {
-	{ "pc.ram", 1ul << 20, 40ul << 20 }, /* > 2 * 4096 pages */
-	{ "odd", (42ul << 20) + 5 * PAGE, (4ul << 20) + 3 * PAGE },
+	{ "pc.ram", 2ul << 20, 34ul << 20 }, /* > 2 * 4096 pages */
+	{ "odd", (43ul << 20) + 5 * PAGE, (4ul << 20) + 3 * PAGE },
 	{ "one", 50ul << 20, PAGE },
 };
 #define VM_FILE_SIZE (51ul << 20)
@@ -56,9 +56,9 @@ enum vm_op {
 	VM_HELLO,   /* -> value[]: addresses */
 	VM_UFFD,    /* block: purpose -> fd, value[0]: used */
 	VM_RELEASE, /* block: purpose */
-	VM_RUN,	    /* npages: threads; seed; block: 0 all RAM, 1 hot pages */
+	VM_RUN,	    /* npages: threads; seed; block: 0 all RAM, 1 hot */
 	VM_STOP,    /* -> value[0]: operations done */
-	VM_WRITE,   /* bytes in npages pages from page on, each value[0]-th */
+	VM_WRITE,   /* bytes in npages pages, each value[0]-th from page on */
 	VM_READ,
 	VM_ZAP, /* MADV_DONTNEED: the content stays in the file */
 	VM_PUNCH, /* the content goes, as with free-page reporting */
@@ -214,7 +214,8 @@ static void *vm_writer(void *arg)
 {
 	uint64_t s = vm.seed + (uintptr_t)arg * 7919, n = 0;
 
-	while (!__atomic_load_n(&vm.stop, __ATOMIC_RELAXED)) {
+	/* On a busy machine, too, each does something. */
+	while (n < 50 || !__atomic_load_n(&vm.stop, __ATOMIC_RELAXED)) {
 		if (vm.hot)
 			vm_hot_op(&s);
 		else
