@@ -3,6 +3,7 @@
  * operation.c - what `migrate` and `receive` have in common: options from the
  * parameter table, Ctrl-C, progress, the final report.
  */
+#include <errno.h>
 #include <getopt.h>
 #include <jansson.h>
 #include <signal.h>
@@ -10,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "cli/cli.h"
 #include "control/params.h"
 #include "control/stats.h"
@@ -137,6 +139,22 @@ static void report(struct cli_operation *o, const struct godwit_stats *s,
 		cli_summary(s, source);
 }
 
+/*
+ * A script that starts `godwit run` in the background comes here before the
+ * VM has a name: give it a moment. The agent's socket is waited for anyway.
+ */
+static struct godwit_vm *open_vm(const char *vm, struct godwit_error *err)
+{
+	int64_t deadline = gw_deadline_ms(2000);
+	struct timespec step = { 0, 50 * GW_NS_PER_MS };
+	struct godwit_vm *v;
+
+	while (!(v = godwit_vm_open(vm, err)) && err->code == ENOENT &&
+	       gw_deadline_left_ms(deadline) > 0)
+		nanosleep(&step, NULL);
+	return v;
+}
+
 int cli_operation_run(struct cli_operation *o, const char *vm, bool source,
 		      int (*fn)(struct godwit_op *op, void *data,
 				struct godwit_error *err),
@@ -150,7 +168,7 @@ int cli_operation_run(struct cli_operation *o, const char *vm, bool source,
 	int r = -1;
 
 	cli_progress_init(&progress, o->json, o->quiet);
-	v = godwit_vm_open(vm, &err);
+	v = open_vm(vm, &err);
 	if (v)
 		op = godwit_op_new(v, &o->params, cli_progress_show, &progress,
 				   &err);

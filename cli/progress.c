@@ -24,10 +24,6 @@ void cli_progress_init(struct cli_progress *p, bool json, bool quiet)
 static void format(const struct godwit_stats *s, char *line, size_t len)
 {
 	char sent[32], rate[32], dirty[32], left[32], eta[32];
-	int64_t in_pass = s->bandwidth ?
-				  (int64_t)((double)s->remaining * 1e9 /
-					    (double)s->bandwidth) :
-				  -1;
 
 	gw_format_size(sent, sizeof(sent), s->transferred);
 	gw_format_size(rate, sizeof(rate), s->bandwidth);
@@ -36,8 +32,8 @@ static void format(const struct godwit_stats *s, char *line, size_t len)
 	gw_format_size(left, sizeof(left), s->remaining);
 	if (s->pass < 2)
 		strcpy(dirty, "?");
-	if (in_pass >= 0)
-		gw_format_time(eta, sizeof(eta), in_pass);
+	if (s->eta_ns >= 0)
+		gw_format_time(eta, sizeof(eta), s->eta_ns);
 	else
 		strcpy(eta, "?");
 	snprintf(line, len,

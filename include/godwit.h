@@ -127,7 +127,7 @@ struct godwit_stats {
 	int64_t total_ns;	      /* since the operation began */
 	int64_t setup_ns;
 	int64_t expected_downtime_ns; /* estimate; -1: none yet */
-	int64_t eta_ns;		      /* to completion; -1: none yet */
+	int64_t eta_ns;		      /* to completion at this rate; -1: none */
 	int64_t downtime_ns;	      /* stopped here to running there */
 	const char *tracker;	      /* the one in use */
 };

@@ -18,7 +18,7 @@ void gw_progress_init(struct gw_progress *p, godwit_progress_fn fn, void *data)
 	p->data = data;
 	p->now.expected_downtime_ns = -1;
 	p->now.eta_ns = -1;
-	p->started_ns = gw_now_ns();
+	p->started_ns = p->window_ns = gw_now_ns();
 }
 
 void gw_progress_fini(struct gw_progress *p)
@@ -26,8 +26,26 @@ void gw_progress_fini(struct gw_progress *p)
 	pthread_mutex_destroy(&p->lock);
 }
 
+static void measure(struct gw_progress *p, int64_t now)
+{
+	int64_t ns = now - p->window_ns;
+
+	if (ns < INTERVAL_NS / 2)
+		return;
+	p->now.bandwidth = (uint64_t)(
+		(double)(p->now.transferred - p->window_bytes) * 1e9 /
+		(double)ns);
+	p->now.eta_ns = p->now.bandwidth ?
+				(int64_t)((double)p->now.remaining * 1e9 /
+					  (double)p->now.bandwidth) :
+				-1;
+	p->window_ns = now;
+	p->window_bytes = p->now.transferred;
+}
+
 static void publish(struct gw_progress *p, int64_t now)
 {
+	measure(p, now);
 	p->last_ns = now;
 	p->now.total_ns = now - p->started_ns;
 	{

@@ -2,7 +2,8 @@
 /*
  * progress.h - the numbers of one operation: the engine's thread changes
  * `now` freely and publishes copies, at most ten a second and at every change
- * of status; any thread may take the last published copy.
+ * of status; any thread may take the last published copy. now.bandwidth is
+ * measured here, from now.transferred.
  */
 #ifndef GW_BASE_PROGRESS_H
 #define GW_BASE_PROGRESS_H
@@ -15,6 +16,9 @@ struct gw_progress {
 	/* owned by the engine's thread */
 	struct godwit_stats now;
 	int64_t started_ns, last_ns;
+	/* the window that now.bandwidth is measured over */
+	int64_t window_ns;
+	uint64_t window_bytes;
 	/* set once */
 	godwit_progress_fn fn;
 	void *data;
