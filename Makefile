@@ -77,8 +77,10 @@ fuzz:
 	@$(NINJA) $(BUILD)-fuzz --quiet
 	@for t in $(BUILD)-fuzz/fuzz/fuzz_*; do case $$t in *_replay|*.p) ;; \
 		*) n=$${t##*/fuzz_}; echo "fuzz $$n"; \
+		mkdir -p $(BUILD)-fuzz/corpus/$$n; \
 		$$t -max_total_time=$(SECONDS) -print_final_stats=1 \
-		-artifact_prefix=$(BUILD)-fuzz/ fuzz/corpus/$$n \
+		-artifact_prefix=$(BUILD)-fuzz/ \
+		$(BUILD)-fuzz/corpus/$$n fuzz/corpus/$$n \
 		2>&1 | tail -3 || exit 1;; esac; done
 
 ## make install      PREFIX=/usr/local
