@@ -181,6 +181,7 @@ static void set_up(void)
 
 static void before_fork(void)
 {
+	serve_lock();
 	life.fork_is_vm = life.daemonize && life.owner == getpid() &&
 			  (life.forks == 0 ||
 			   (life.forks < DAEMON_FORKS && !life.settled));
@@ -190,6 +191,7 @@ static void after_fork_parent(void)
 {
 	uint64_t one = 1;
 
+	serve_unlock();
 	if (!life.fork_is_vm)
 		return;
 	life.owner = 0;
@@ -203,6 +205,7 @@ static void after_fork_child(void)
 {
 	int wake = life.wake;
 
+	serve_unlock();
 	life.owner = 0;
 	life.wake = -1;
 	if (wake >= 0)

@@ -36,6 +36,10 @@ void serve_loop(int wake_fd, const volatile int *quit);
 /* Close the descriptors of listener and connections. Fork's child, or the
  * agent's thread at its end. */
 void serve_forget(void);
+
+/* No request is being served between these; held around every fork. */
+void serve_lock(void);
+void serve_unlock(void);
 /* Remove the socket from the file system. */
 void serve_unlink(void);
 

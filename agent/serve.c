@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -94,6 +95,22 @@ int serve_listen(const char *path)
 	}
 	owner = geteuid();
 	return 0;
+}
+
+/*
+ * Held while a request is served: a fork in the middle of one would leave the
+ * child with descriptors that nothing has a number of yet.
+ */
+static pthread_mutex_t serving = PTHREAD_MUTEX_INITIALIZER;
+
+void serve_lock(void)
+{
+	pthread_mutex_lock(&serving);
+}
+
+void serve_unlock(void)
+{
+	pthread_mutex_unlock(&serving);
 }
 
 void serve_forget(void)
@@ -412,6 +429,7 @@ void serve_loop(int wake_fd, const volatile int *quit)
 						    .events = POLLIN };
 		if (poll(p, MAX_CONNS + 2, -1) <= 0)
 			continue;
+		serve_lock();
 		for (i = 0; i < MAX_CONNS; i++) {
 			if (conns[i].fd >= 0 && p[i + 2].revents)
 				serve_conn(i);
@@ -419,5 +437,6 @@ void serve_loop(int wake_fd, const volatile int *quit)
 		/* last: it may give a place to somebody else */
 		if (p[1].revents)
 			accept_conn();
+		serve_unlock();
 	}
 }

@@ -521,6 +521,22 @@ static bool killed_client(unsigned purpose, uint64_t features, uint64_t addr)
 	return ok;
 }
 
+/* The agent notices within five seconds that a client is gone. */
+static bool wait_orphaned(struct gw_agent *a, unsigned purposes)
+{
+	struct gw_error err;
+	int i;
+
+	for (i = 0; i < 500; i++) {
+		if (gw_agent_hello(a, &err))
+			return false;
+		if (gw_agent_info(a)->orphaned == purposes)
+			return true;
+		poll(NULL, 0, 10);
+	}
+	return false;
+}
+
 static void async_survives_its_client(void)
 {
 	struct gw_agent *a;
@@ -538,8 +554,7 @@ static void async_survives_its_client(void)
 	addr = ram_addr(a);
 	CHECK(killed_client(GW_UFFD_TRACK_ASYNC, AT_ASYNC, addr));
 	tell(&v, "w 77", 0); /* with nobody there */
-	CHECK_OK(gw_agent_hello(a, &err), &err);
-	CHECK(gw_agent_info(a)->orphaned == 1u << GW_UFFD_TRACK_ASYNC);
+	CHECK(wait_orphaned(a, 1u << GW_UFFD_TRACK_ASYNC));
 	CHECK_OK(gw_agent_uffd(a, GW_UFFD_TRACK_ASYNC, 3, &fd, NULL, &used,
 			       &err), &err);
 	CHECK(used);
@@ -705,15 +720,34 @@ static void daemonized_vm_has_its_own(void)
 	CHECK(access(sock, F_OK) != 0);
 }
 
+/* Does @pid have a descriptor of the agent's? */
+static bool keeps_something(pid_t pid)
+{
+	char link[64], target[128];
+	int i;
+
+	for (i = 3; i < 40; i++) {
+		ssize_t n;
+
+		snprintf(link, sizeof(link), "/proc/%d/fd/%d", (int)pid, i);
+		n = readlink(link, target, sizeof(target) - 1);
+		if (n < 0)
+			continue;
+		target[n] = '\0';
+		if (strstr(target, "userfaultfd") || strstr(target, "socket:"))
+			return true;
+	}
+	return false;
+}
+
 /* A forked helper answers nothing and keeps nothing open. */
 static void helpers_do_not_keep_it(void)
 {
-	char path[64], link[64], target[128];
 	struct gw_agent *a;
 	struct gw_error err;
 	struct victim v;
+	char path[64];
 	pid_t helper;
-	ssize_t n;
 	int fd, i;
 
 	REQUIRE(spawn(&v, "1", NULL));
@@ -721,16 +755,10 @@ static void helpers_do_not_keep_it(void)
 	REQUIRE(a);
 	CHECK_OK(gw_agent_uffd(a, 1, 3, &fd, NULL, NULL, &err), &err);
 	helper = (pid_t)ask_number(&v, "f");
-	poll(NULL, 0, 50);
-	for (i = 3; i < 40; i++) {
-		snprintf(link, sizeof(link), "/proc/%d/fd/%d", (int)helper, i);
-		n = readlink(link, target, sizeof(target) - 1);
-		if (n < 0)
-			continue;
-		target[n] = '\0';
-		CHECK(!strstr(target, "userfaultfd"));
-		CHECK(!strstr(target, "socket:"));
-	}
+	/* It closes them in its first steps, which may take a while to come. */
+	for (i = 0; i < 500 && keeps_something(helper); i++)
+		poll(NULL, 0, 10);
+	CHECK(!keeps_something(helper));
 	snprintf(path, sizeof(path), "/proc/%d/task", (int)helper);
 	CHECK(access(path, F_OK) == 0);
 	CHECK_OK(gw_agent_hello(a, &err), &err);
