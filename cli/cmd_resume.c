@@ -11,11 +11,13 @@
 
 #include "cli/cli.h"
 #include "vm/qemu/qmp.h"
+#include "vm/qemu/resume.h"
 #include "vm/qemu/rundir.h"
 
 #define TIMEOUT_MS 10000
 
-static void tell_note(const struct gw_vmref *ref)
+/* Return: whether it can be run at all. */
+static bool tell_note(const struct gw_vmref *ref)
 {
 	struct gw_error err;
 	struct gw_note n;
@@ -24,12 +26,18 @@ static void tell_note(const struct gw_vmref *ref)
 
 	if (!ref->dir[0] || gw_rundir_note_read(ref->dir, &n, &err)) {
 		printf("No move of this VM is on record.\n");
-		return;
+		return true;
 	}
 	t = (time_t)n.time;
 	strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", localtime(&t));
 	printf("On record since %s, as %s of a move, peer %s: %s.\n", when,
 	       n.role, n.peer, n.text);
+	/* Its memory was given back when that failed (dest/dest.c). */
+	if (strcmp(n.phase, "failed"))
+		return true;
+	fprintf(stderr, "godwit resume: there is no VM in '%s' to run\n",
+		ref->name);
+	return false;
 }
 
 /* Only a person may say yes; without a terminal --yes has to. */
@@ -50,16 +58,6 @@ static int ask(bool yes)
 	    (line[0] != 'y' && line[0] != 'Y'))
 		return GW_FAULT_CANCELLED;
 	return 0;
-}
-
-static int query(struct gw_qmp *q, char status[32], struct gw_error *err)
-{
-	json_t *v = gw_qmp_cmd(q, TIMEOUT_MS, err, "query-status", NULL);
-	const char *s = json_string_value(json_object_get(v, "status"));
-
-	snprintf(status, 32, "%s", s ? s : "?");
-	json_decref(v);
-	return v ? 0 : -1;
 }
 
 /* Exit code in @r when there is nothing to run. */
@@ -90,19 +88,19 @@ static int resume(const struct gw_vmref *ref, bool yes, struct gw_error *err)
 	char status[32];
 	int r = 0;
 
-	if (!q || query(q, status, err)) {
+	if (!q || gw_qemu_query_status(q, status, err)) {
 		gw_qmp_close(q);
 		return cli_report(err);
 	}
 	if (!nothing_to_do(ref, status, &r)) {
-		tell_note(ref);
-		r = ask(yes);
-		if (!r && (gw_qmp_do(q, TIMEOUT_MS, err, "cont", NULL) ||
-			   query(q, status, err)))
+		r = tell_note(ref) ? ask(yes) : GW_FAULT_FAILED;
+		if (!r && (gw_qemu_end_migration(q, TIMEOUT_MS, err) ||
+			   gw_qemu_cont(q, err)))
 			r = cli_report(err);
 		else if (!r) {
-			printf("VM '%s' is in state '%s' now.\n",
-			       ref->name[0] ? ref->name : ref->qmp, status);
+			gw_qemu_settings_clean(q);
+			printf("VM '%s' is in state 'running' now.\n",
+			       ref->name[0] ? ref->name : ref->qmp);
 			if (ref->dir[0])
 				gw_rundir_note_clear(ref->dir);
 		}

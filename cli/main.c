@@ -17,7 +17,7 @@ static int cmd_version(int argc, char **argv);
 #define VM_HELP                                                             \
 	"VM is the NAME given to 'godwit run', or qmp=PATH,agent=PATH.\n"
 #define URI_HELP                                                            \
-	"URI is tcp:HOST:PORT, unix:PATH, fd:N, exec:COMMAND or file:PATH.\n"
+	"URI is tcp:HOST:PORT, unix:PATH, fd:N or exec:COMMAND.\n"
 #define COMMON_HELP                                                         \
 	"  --json                  one JSON object per event on stdout\n"    \
 	"  -q, --quiet             nothing but errors\n"                     \
@@ -29,7 +29,7 @@ const struct cli_command cli_commands[] = {
 	  "Shares the VM's RAM, adds the agent and two QMP monitors, and becomes QEMU.\n\n"
 	  "  --incoming              wait for a migration ('godwit receive')\n"
 	  "  --memory SIZE           RAM of the VM, instead of QEMU's -m\n"
-	  "  --hugepages             RAM from hugetlbfs pages of 2 MiB\n"
+	  "  --hugepages             RAM from huge pages of the default size\n"
 	  "  --agent preload|plugin  how QEMU loads the agent (preload)\n"
 	  "  --dry-run               print the command instead of running it\n",
 	  false, cmd_run },

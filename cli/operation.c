@@ -181,6 +181,8 @@ int cli_operation_run(struct cli_operation *o, const char *vm, bool source,
 	cli_progress_end(&progress);
 	if (r && !stats.status)
 		stats.status = GODWIT_STATUS_FAILED;
+	if (!r) /* whatever was tried on the way: it worked */
+		err.code = 0;
 	report(o, &stats, source, (struct gw_error *)&err);
 	godwit_op_free(op);
 	godwit_vm_close(v);

@@ -5,6 +5,7 @@
  */
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -37,9 +38,19 @@ static void format(const struct godwit_stats *s, char *line, size_t len)
 	else
 		strcpy(eta, "?");
 	snprintf(line, len,
-		 "%-14s pass %-3u sent %-9s at %9s/s  dirtied %9s/s  left %9s  ETA %s",
-		 godwit_status_name(s->status), s->pass, sent, rate, dirty,
-		 left, eta);
+		 "%-14s pass %-2u sent %8s at %8s/s  left %8s  ETA %-6s  dirtied %8s/s",
+		 godwit_status_name(s->status), s->pass, sent, rate, left,
+		 eta, dirty);
+}
+
+/* A line that wraps cannot be rewritten: the last column stays free. */
+static int columns(void)
+{
+	struct winsize w;
+
+	return ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 1 ?
+		       w.ws_col - 1 :
+		       79;
 }
 
 void cli_progress_show(const struct godwit_stats *s, void *data)
@@ -66,7 +77,7 @@ void cli_progress_show(const struct godwit_stats *s, void *data)
 	p->last_ns = now;
 	format(s, line, sizeof(line));
 	if (p->tty)
-		fprintf(stderr, "\r\033[K%s", line);
+		fprintf(stderr, "\r\033[K%.*s", columns(), line);
 	else
 		fprintf(stderr, "%s\n", line);
 	p->line_open = p->tty;

@@ -145,9 +145,7 @@ struct gw_chan *gw_chan_from_fds(int rfd, int wfd, const char *peer,
  * (mode 0600) or truncates; fd: takes the descriptor over (0 to 2 are replaced
  * by /dev/null); exec: starts the command.
  *
- * TCP: no delay; keep-alive after 30 s idle, every 10 s, 3 times; unacknowledged
- * data for 30 s ends the connection (transport.h) - also when the peer is alive
- * but reads nothing for so long. ",keep-alive=off" switches both off.
+ * TCP: no delay; keep-alive after 30 s idle, every 10 s, 3 times (transport.h).
  */
 struct gw_chan *gw_chan_connect(const char *uri, int64_t timeout_ms,
 				const struct gw_cancel *cancel,

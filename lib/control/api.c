@@ -151,6 +151,16 @@ static void set_peer(struct gw_vm *vm, const struct gw_chan *chan)
 	snprintf(vm->peer, sizeof(vm->peer), "%s", chan->peer);
 }
 
+/* Both sides talk: a file has nobody at the other end. */
+static int check_uri(const char *uri, struct gw_error *err)
+{
+	if (strncmp(uri, "file:", 5))
+		return 0;
+	return gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
+			  "'%s': a move needs a peer that answers, so tcp:, unix:, fd: or exec:",
+			  uri);
+}
+
 int godwit_migrate(struct godwit_op *op, const char *uri,
 		   struct godwit_error *err)
 {
@@ -162,7 +172,9 @@ int godwit_migrate(struct godwit_op *op, const char *uri,
 	int r;
 
 	/* A VM that cannot be moved is said before a peer is bothered. */
-	r = op->vm->ops->check(op->vm, true, e);
+	r = check_uri(uri, e);
+	if (!r)
+		r = op->vm->ops->check(op->vm, true, e);
 	if (r)
 		return r;
 	c.chan = gw_chan_connect(uri,
@@ -188,7 +200,9 @@ int godwit_receive(struct godwit_op *op, const char *uri,
 	struct gw_listener *l;
 	int r;
 
-	r = op->vm->ops->check(op->vm, false, e);
+	r = check_uri(uri, e);
+	if (!r)
+		r = op->vm->ops->check(op->vm, false, e);
 	if (r)
 		return r;
 	l = gw_chan_listen(uri, e);

@@ -38,7 +38,7 @@ json_t *gw_stats_json(const struct godwit_stats *s, const struct gw_error *err)
 
 	if (!j)
 		return NULL;
-	if (s->status == GODWIT_STATUS_COMPLETED) {
+	if (s->status == GODWIT_STATUS_COMPLETED && s->downtime_ns) {
 		json_object_set_new(j, "downtime",
 				    json_integer(ms(s->downtime_ns)));
 		json_object_set_new(j, "downtime-us",

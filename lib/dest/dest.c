@@ -13,7 +13,7 @@
 
 /*
  * Read-ahead: large enough to parse many zero records per read, small enough
- * that most of a page goes straight to its place (bench/readahead).
+ * that most of a page goes straight to its place.
  */
 #define READ_BUFFER 16384
 
@@ -40,6 +40,8 @@ static int greet(struct gw_dest *d, struct gw_error *err)
 	int r;
 
 	if (gw_hello_get(&d->in, &theirs)) {
+		/* Not even the magic number was taken. */
+		d->stranger = !d->in.offset;
 		r = gw_read_check(&d->in, err);
 		gw_error_prefix(err, "%s", d->c.chan->peer);
 		return r;
@@ -53,6 +55,7 @@ static int greet(struct gw_dest *d, struct gw_error *err)
 		gw_info("source is godwit %s, %s, VM '%s'", theirs.godwit,
 			theirs.vmm, theirs.name);
 	d->probe = theirs.probe;
+	d->verify = (mine.required | theirs.required) & GW_FEATURE_VERIFY;
 	gw_hello_fini(&theirs);
 	return r || !d->probe ? r : -EAGAIN;
 }
@@ -113,26 +116,52 @@ static void tell(struct gw_dest *d, const struct gw_error *why, bool not_here)
 		;
 }
 
+void gw_dest_lost(struct gw_dest *d, struct gw_error *err)
+{
+	if (err->code != ECONNRESET || err->fault != GW_FAULT_INPUT)
+		return;
+	err->fault = GW_FAULT_FAILED;
+	gw_error_prefix(err, "lost the source %s", d->c.chan->peer);
+}
+
+/* Say behind the reason what became of the VM. */
+static void say_where(struct gw_dest *d, struct gw_error *err, bool not_here)
+{
+	char why[GW_ERROR_MAX];
+
+	if (err->fault == GW_FAULT_UNCERTAIN)
+		return;
+	memcpy(why, err->msg, sizeof(why));
+	gw_fail_as(err, not_here ? err->fault : GW_FAULT_UNCERTAIN, err->code,
+		   "%.800s; the VM is the source's%s", why,
+		   !not_here  ? " unless the QEMU here runs it: end that" :
+		   d->loading ? ", end the QEMU here" :
+				", the QEMU here waits for another migration");
+}
+
 static void fall_back(struct gw_dest *d, struct gw_error *err)
 {
 	struct gw_vm *vm = d->c.vm;
 	struct gw_error undo = { 0 };
-	bool not_here = true;
+	bool not_here = err->fault != GW_FAULT_UNCERTAIN;
 
 	gw_prepare_stop(&d->prepare);
 	if (d->uncertain) {
 		gw_progress_status(d->c.progress, GODWIT_STATUS_FAILED);
 		return;
 	}
-	if (d->loading)
-		not_here = vm->ops->load_abort(vm, &undo) == 0;
-	if (!not_here)
+	gw_dest_lost(d, err);
+	if (d->loading && not_here && vm->ops->load_abort(vm, &undo)) {
+		not_here = false;
 		gw_error_prefix(err, "%s", undo.msg);
+	}
 	/* Give the memory back; a VMM that only waited has touched nothing. */
 	if (d->punched && not_here && empty_ram(d, &undo))
 		gw_warn("%s", undo.msg);
-	if (!d->source_owns)
+	/* A plain QEMU that could send on would think it has migrated. */
+	if (!d->source_owns && !d->stranger)
 		tell(d, err, not_here);
+	say_where(d, err, not_here);
 	gw_progress_status(d->c.progress, err->fault == GW_FAULT_CANCELLED ?
 						  GODWIT_STATUS_CANCELLED :
 						  GODWIT_STATUS_FAILED);
@@ -190,6 +219,7 @@ int gw_dest_run(const struct gw_dest_config *c, struct gw_error *err)
 		r = gw_dest_receive(d, err);
 	if (!r)
 		r = gw_dest_hand_over(d, err);
+	d->now->transferred = c->chan->bytes_read;
 	if (d->probe)
 		r = -EAGAIN;
 	else if (r)

@@ -32,6 +32,7 @@ static int uncertain(struct gw_dest *d, struct gw_error *err)
 	const char *name = d->c.vm->info.name;
 
 	d->uncertain = true;
+	gw_dest_lost(d, err);
 	gw_error_prefix(err,
 			"the hand-over of '%s' is uncertain: it is complete here and paused, but the source did not say whether to run it. If the VM does not run at the source and will not, 'godwit resume %s' runs it here; otherwise end the one here",
 			name, name);

@@ -39,6 +39,8 @@ struct gw_dest {
 	uint32_t section_id;
 	bool punched;	  /* RAM was made ours: empty it again on failure */
 	bool probe;	  /* it only asked */
+	bool verify;	  /* one of the sides asked for it */
+	bool stranger;	  /* not a godwit: close without a word */
 	bool loading;	  /* load_begin was called */
 	bool run;	  /* GO says: run it, not: leave it paused */
 	bool uncertain;	  /* READY was said and nobody answered */
@@ -50,6 +52,9 @@ struct gw_dest {
 	XXH3_state_t *device_hash;
 	struct gw_extent *extents; /* [GW_RECORD_MAX_EXTENTS] */
 };
+
+/* dest.c: the end of a connection is not bad input */
+void gw_dest_lost(struct gw_dest *d, struct gw_error *err);
 
 /* load.c: everything up to a complete VM image */
 int gw_dest_receive(struct gw_dest *d, struct gw_error *err);

@@ -201,6 +201,9 @@ static int device_end(struct gw_dest *d, const struct gw_record *rec,
 {
 	uint64_t len, hash;
 
+	if (d->verify && !d->now->verified)
+		return gw_fail_as(err, GW_FAULT_VERIFY, EPROTO,
+				  "verification was asked for, but the source sent no hashes");
 	if (d->phase != GW_DEST_DEVICE || rec->len != 16)
 		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
 				  "the device state ends before the RAM is complete");

@@ -6,7 +6,8 @@
  *	stopped		last scan, last pages, verification: RAM is complete
  *	DEVICE...	the device state follows
  *	READY		the destination has loaded it and stands paused
- *	save_commit	our VMM gives the VM up for good
+ *	save_commit	our VMM gives the VM up
+ *	save_release	nothing here will run it by itself, not even if we die
  *	GO		from here on only the destination may run it
  *	RUNNING		it does
  *
@@ -103,9 +104,11 @@ static int last_pass(struct gw_source *s, struct gw_error *err)
 	r = gw_source_pass_scan(s, err);
 	if (!r)
 		r = gw_source_section(s, GW_ITEM_SECTION_END, err);
+	if (!r && s->verify)
+		r = gw_source_pass_holes(s, err);
 	if (!r)
 		r = gw_source_pass_send(s, err);
-	if (!r && s->c.params->verify)
+	if (!r && s->verify)
 		r = gw_source_verify(s, err);
 	return r;
 }
@@ -123,20 +126,27 @@ static int send_device(struct gw_source *s, struct gw_error *err)
 	gw_record_put(&s->out, GW_RECORD_DEVICE_END, true, 16);
 	gw_write_be64(&s->out, s->now->device_bytes);
 	gw_write_be64(&s->out, XXH3_64bits_digest(s->device_hash));
-	return gw_source_flush(s, err);
+	return gw_source_flush_question(s, err);
 }
 
-/* Our VMM has given the VM up; tell the destination to run it. */
+/*
+ * Our VMM has given the VM up; tell the destination to run it. A destination
+ * that is gone is better noticed before than after. What fails half way was
+ * not said: the destination obeys a whole GO only.
+ */
 static int send_go(struct gw_source *s, struct gw_error *err)
 {
-	uint64_t before = s->c.chan->bytes_written;
-	int r;
+	int r = gw_source_peer_check(s, err);
 
+	if (r)
+		return r;
+	s->c.vm->ops->save_release(s->c.vm);
 	gw_record_put(&s->out, GW_RECORD_GO, true, 1);
 	gw_write_u8(&s->out, s->c.vm->info.running);
 	s->c.chan->cancel = NULL; /* too late for that */
 	r = gw_write_flush(&s->out, err);
-	s->go_sent = !r || s->c.chan->bytes_written != before;
+	s->go_sent = !r;
+	s->now->transferred = s->c.chan->bytes_written;
 	GW_TRACE1(go, r);
 	return r;
 }
@@ -146,9 +156,8 @@ static int uncertain(struct gw_source *s, struct gw_error *err)
 	gw_error_prefix(err,
 			"the hand-over of '%s' is uncertain: the destination was told to run the VM and its confirmation did not come. The VM stands still here. Look at the destination: if the VM runs there, end the one here; if it cannot run there, 'godwit resume %s' runs it here",
 			s->c.vm->info.name, s->c.vm->info.name);
-	if (err)
-		err->fault = GW_FAULT_UNCERTAIN;
-	return err ? -err->code : -EIO;
+	err->fault = GW_FAULT_UNCERTAIN;
+	return -err->code;
 }
 
 int gw_source_hand_over(struct gw_source *s, struct gw_error *err)
@@ -165,8 +174,8 @@ int gw_source_hand_over(struct gw_source *s, struct gw_error *err)
 	if (!r)
 		gw_pause_at(GW_PAUSE_SOURCE_READY);
 	/* The last look before the point of no return. */
-	if (!r && gw_cancel_requested(s->c.cancel))
-		r = gw_cancel_fail(err);
+	if (!r)
+		r = gw_source_peer_check(s, err);
 	if (!r)
 		r = vm->ops->save_commit(vm, err);
 	if (!r) {
@@ -181,5 +190,6 @@ int gw_source_hand_over(struct gw_source *s, struct gw_error *err)
 	if (r)
 		return s->peer_not_here ? r : uncertain(s, err);
 	s->now->downtime_ns = gw_now_ns() - s->stopped_ns;
+	vm->ops->save_done(vm);
 	return 0;
 }

@@ -26,16 +26,18 @@ struct gw_source {
 	struct gw_writer out;
 	struct gw_reader in;
 	struct gw_ram_encoder encoder;
-	unsigned int features;
+	bool verify; /* one of the sides asked for it */
 	struct gw_limit limit;
 	bool in_section;	/* between a section's header and its EOS */
 	bool unlimited;		/* the VM stands: no limiter any more */
-	bool go_sent;		/* some byte of GO left us */
+	bool go_sent;		/* GO, the whole of it, left us */
 	bool peer_not_here;	/* its last word: the VM is not there */
 	int64_t last_scan_ns;
 	int64_t stopped_ns;	/* when the VM stood still */
 	XXH3_state_t *device_hash;
-	/* bandwidth: bytes and time of the current pass */
+	/* bytes/s of the last pass that was long enough to tell */
+	uint64_t bandwidth;
+	/* bytes and time of the current pass */
 	uint64_t pass_bytes;
 	int64_t pass_ns;
 };
@@ -44,8 +46,10 @@ struct gw_source {
 int gw_source_pass_first(struct gw_source *s, struct gw_error *err);
 int gw_source_pass_scan(struct gw_source *s, struct gw_error *err);
 int gw_source_pass_send(struct gw_source *s, struct gw_error *err);
+int gw_source_pass_holes(struct gw_source *s, struct gw_error *err);
 int gw_source_pass_pace(struct gw_source *s, struct gw_error *err);
 int gw_source_flush(struct gw_source *s, struct gw_error *err);
+int gw_source_flush_question(struct gw_source *s, struct gw_error *err);
 int gw_source_section(struct gw_source *s, enum gw_item item,
 		      struct gw_error *err);
 void gw_source_section_end(struct gw_source *s);

@@ -51,6 +51,17 @@ static int throttle(struct gw_source *s, uint64_t nbytes, struct gw_error *err)
 	return 0;
 }
 
+/* The last word before an answer, which may be here before we look. */
+int gw_source_flush_question(struct gw_source *s, struct gw_error *err)
+{
+	if (gw_write_flush(&s->out, err)) {
+		gw_source_peer_reason(s, err);
+		return -err->code;
+	}
+	s->now->transferred = s->c.chan->bytes_written;
+	return 0;
+}
+
 int gw_source_flush(struct gw_source *s, struct gw_error *err)
 {
 	uint64_t before = s->c.chan->bytes_written, sent;
@@ -131,7 +142,17 @@ static void send_page(struct gw_source *s, struct gw_ramblock *b,
 	} else {
 		gw_ram_put_page(&s->out, &s->encoder, b, addr, p);
 		s->now->normal++;
+		if (s->verify)
+			gw_bitmap_set(&b->placed, page);
 	}
+}
+
+/* A run is at most 64 pages: flush before the iovecs are full, so that
+ * limiter, cancel and the peer are looked at. */
+static bool is_full(const struct gw_source *s)
+{
+	return s->out.niov > GW_WRITER_IOV - 2 * 64 - 2 ||
+	       s->out.used > GW_WRITER_HEAD / 2;
 }
 
 static int send_block(struct gw_source *s, struct gw_ramblock *b,
@@ -144,10 +165,7 @@ static int send_block(struct gw_source *s, struct gw_ramblock *b,
 			send_page(s, b, first + i);
 		at = first + n;
 		s->now->remaining -= n * GW_PAGE_SIZE;
-		/* A run is at most 64 pages: flush before the iovecs are full,
-		 * so that limiter, cancel and the peer are looked at. */
-		if (s->out.niov > GW_WRITER_IOV - 2 * 64 - 2 ||
-		    s->out.used > GW_WRITER_HEAD / 2) {
+		if (is_full(s)) {
 			int r = gw_source_flush(s, err);
 
 			if (r)
@@ -158,12 +176,64 @@ static int send_block(struct gw_source *s, struct gw_ramblock *b,
 	return 0;
 }
 
-static void update_eta(struct gw_source *s)
+/* Zero at the destination what was sent of the hole [@at, @end), unread. */
+static int send_hole(struct gw_source *s, struct gw_ramblock *b, uint64_t at,
+		     uint64_t end, struct gw_error *err)
 {
-	s->now->bandwidth = s->pass_ns > GW_NS_PER_MS ?
-				    (uint64_t)((double)s->pass_bytes * 1e9 /
-					       (double)s->pass_ns) :
-				    s->now->bandwidth;
+	uint64_t first, n;
+	int r = 0;
+
+	while (!r && at < end &&
+	       (n = gw_bitmap_next_run(&b->placed, at, 64, &first)) &&
+	       first < end) {
+		at = first + n < end ? first + n : end;
+		for (uint64_t page = first; page < at; page++) {
+			if (gw_bitmap_clear(&b->dirty, page))
+				s->now->remaining -= GW_PAGE_SIZE;
+			gw_ram_put_zero(&s->out, &s->encoder, b,
+					page << GW_PAGE_BITS);
+			s->now->duplicate++;
+		}
+		if (is_full(s))
+			r = gw_source_flush(s, err);
+	}
+	return r;
+}
+
+/*
+ * Pages that were sent and are holes now: the guest gave them back (balloon,
+ * free-page reporting). No tracker reports that, for nothing was written, and
+ * the guest has no use for what they held; but before all RAM is compared
+ * they have to be zero on the other side too.
+ */
+int gw_source_pass_holes(struct gw_source *s, struct gw_error *err)
+{
+	struct gw_ram *ram = &s->c.vm->ram;
+	int r = 0;
+
+	for (int i = 0; i < ram->nblocks && !r; i++) {
+		struct gw_ramblock *b = &ram->block[i];
+		uint64_t at = 0, start, len;
+
+		while (at < b->used_length && !r) {
+			r = gw_extent_next(b, at, &start, &len, err);
+			if (!r && !len)
+				start = b->used_length;
+			if (!r)
+				r = send_hole(s, b, at >> GW_PAGE_BITS,
+					      start >> GW_PAGE_BITS, err);
+			at = start + len;
+		}
+	}
+	return r;
+}
+
+/* A pass of a few pages says little: it only filled a socket buffer. */
+static void measure(struct gw_source *s)
+{
+	if (s->pass_bytes && (!s->bandwidth || s->pass_ns > GW_NS_PER_MS))
+		s->bandwidth = (uint64_t)((double)s->pass_bytes * 1e9 /
+					  (double)(s->pass_ns + 1));
 }
 
 /* Send what the bitmaps hold as one PART (or whatever section is open). */
@@ -179,7 +249,7 @@ int gw_source_pass_send(struct gw_source *s, struct gw_error *err)
 		return r;
 	gw_source_section_end(s);
 	r = gw_source_flush(s, err);
-	update_eta(s);
+	measure(s);
 	return r;
 }
 
@@ -291,7 +361,7 @@ int gw_source_verify(struct gw_source *s, struct gw_error *err)
 	if (r)
 		return r;
 	gw_record_put(&s->out, GW_RECORD_VERIFY_END, true, 0);
-	r = gw_source_flush(s, err);
+	r = gw_source_flush_question(s, err);
 	if (!r)
 		r = gw_source_peer_wait(s, GW_RECORD_VERIFY_END, -1,
 					"compare the RAM", err);

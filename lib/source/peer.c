@@ -28,6 +28,7 @@ int gw_source_greet(struct gw_source *s, bool probe, struct gw_hello *theirs,
 		    struct gw_error *err)
 {
 	struct gw_hello mine;
+	unsigned int features;
 	int r;
 
 	fill_hello(s, &mine);
@@ -42,20 +43,33 @@ int gw_source_greet(struct gw_source *s, bool probe, struct gw_hello *theirs,
 		s->c.params->idle_timeout_ns / GW_NS_PER_MS;
 	if (r) {
 		r = gw_read_check(&s->in, err);
-		if (r == -ECONNRESET || r == -ETIMEDOUT)
+		if (r == -ECONNRESET || r == -ETIMEDOUT) {
+			err->fault = GW_FAULT_FAILED;
 			gw_error_prefix(err,
 					"no greeting from %s (is 'godwit receive' listening there? A plain QEMU does not understand this)",
 					s->c.chan->peer);
-		else
+		} else
 			gw_error_prefix(err, "%s", s->c.chan->peer);
 		return r;
 	}
-	r = gw_hello_agree(&mine, theirs, &s->features, err);
+	r = gw_hello_agree(&mine, theirs, &features, err);
+	s->verify = (mine.required | theirs->required) & GW_FEATURE_VERIFY;
 	if (r)
 		gw_hello_fini(theirs);
 	else
 		gw_info("destination is godwit %s, %s, VM '%s'", theirs->godwit,
 			theirs->vmm, theirs->name);
+	return r;
+}
+
+/* The end of a connection is not bad input. Return: @r. */
+static int lost(struct gw_source *s, int r, struct gw_error *err)
+{
+	if (r == -ECONNRESET && err->fault == GW_FAULT_INPUT) {
+		err->fault = GW_FAULT_FAILED;
+		gw_error_prefix(err, "lost the destination %s",
+				s->c.chan->peer);
+	}
 	return r;
 }
 
@@ -98,7 +112,7 @@ static int next_record(struct gw_source *s, struct gw_record *rec,
 		gw_read_skip(&s->in, rec->len);
 	}
 bad:
-	return gw_read_check(&s->in, err);
+	return lost(s, gw_read_check(&s->in, err), err);
 }
 
 int gw_source_peer_check(struct gw_source *s, struct gw_error *err)

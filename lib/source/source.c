@@ -75,7 +75,7 @@ static int give_up(struct gw_source *s, struct gw_error *err)
 		gw_format_size(left, sizeof(left), n->remaining), n->pass,
 		gw_format_size(rate, sizeof(rate),
 			       n->dirty_pages_rate * GW_PAGE_SIZE),
-		gw_format_size(bw, sizeof(bw), n->bandwidth),
+		gw_format_size(bw, sizeof(bw), s->bandwidth),
 		gw_format_time(est, sizeof(est), n->expected_downtime_ns),
 		gw_format_time(limit, sizeof(limit),
 			       s->c.params->downtime_limit_ns));
@@ -95,13 +95,12 @@ static int scan_and_decide(struct gw_source *s, struct gw_converge *c,
 		(uint64_t)((double)(n->remaining / GW_PAGE_SIZE) * 1e9 /
 			   (double)(s->last_scan_ns - since + 1));
 	n->expected_downtime_ns =
-		gw_converge_estimate(n->remaining, n->bandwidth);
-	n->eta_ns = n->expected_downtime_ns;
+		gw_converge_estimate(n->remaining, s->bandwidth);
 	*v = gw_converge_decide(c, s->c.params, n->pass, n->remaining,
-				n->bandwidth);
+				s->bandwidth);
 	gw_debug("pass %u: %llu bytes left, %llu bytes/s, verdict %d", n->pass,
 		 (unsigned long long)n->remaining,
-		 (unsigned long long)n->bandwidth, (int)*v);
+		 (unsigned long long)s->bandwidth, (int)*v);
 	return 0;
 }
 
@@ -137,6 +136,27 @@ static int iterate(struct gw_source *s, struct gw_error *err)
 	return r;
 }
 
+/* Say behind the reason what became of the VM. */
+static void say_where(struct gw_source *s, struct gw_error *err, int r,
+		      const struct gw_error *undo)
+{
+	char why[GW_ERROR_MAX];
+
+	memcpy(why, err->msg, sizeof(why));
+	if (!r)
+		gw_fail_as(err, err->fault, err->code, "%.900s; the VM %s",
+			   why,
+			   s->c.vm->info.running ? "runs on here" :
+						   "rests here as before");
+	else if (r == -ESRCH)
+		gw_fail_as(err, err->fault, err->code, "%.500s; %.400s", why,
+			   undo->msg);
+	else
+		gw_fail_as(err, GW_FAULT_UNCERTAIN, undo->code,
+			   "%.400s; and the VM could not be set going again here: %.400s; it runs nowhere, 'godwit resume %s' tries it again",
+			   why, undo->msg, s->c.vm->info.name);
+}
+
 /*
  * Undo. Before GO the VM goes on here; after GO it does so only if the
  * destination vouched that it does not have it.
@@ -147,24 +167,19 @@ static void fall_back(struct gw_source *s, struct gw_error *err)
 	struct gw_error undo = { 0 };
 	bool cancelled = err->fault == GW_FAULT_CANCELLED;
 
-	if (err->fault == GW_FAULT_UNCERTAIN) {
+	if (s->go_sent && !s->peer_not_here) {
 		gw_progress_status(s->c.progress, GODWIT_STATUS_FAILED);
 		return;
 	}
+	/* A peer's doubts are not ours: here it is known what happens. */
+	if (err->fault == GW_FAULT_UNCERTAIN)
+		err->fault = GW_FAULT_FAILED;
 	if (cancelled)
 		gw_progress_status(s->c.progress, GODWIT_STATUS_CANCELLING);
 	gw_source_peer_tell(s, err);
 	/* The tracker first: a guest that waits for it must go on. */
-	if (s->track)
-		gw_track_stop(s->track);
-	if (vm->ops->save_abort(vm, &undo)) {
-		char why[GW_ERROR_MAX];
-
-		memcpy(why, err->msg, sizeof(why));
-		gw_fail_as(err, GW_FAULT_UNCERTAIN, undo.code,
-			   "%.400s; and the VM could not be set going again here: %.400s",
-			   why, undo.msg);
-	}
+	gw_track_stop(s->track);
+	say_where(s, err, vm->ops->save_abort(vm, &undo), &undo);
 	gw_progress_status(s->c.progress, cancelled ?
 						  GODWIT_STATUS_CANCELLED :
 						  GODWIT_STATUS_FAILED);

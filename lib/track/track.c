@@ -22,7 +22,7 @@ static const struct gw_track_ops *const trackers[] = {
 #define NTRACKERS (sizeof(trackers) / sizeof(trackers[0]))
 
 const char *const gw_track_names[] = { "auto", "pagemap-scan", "uffd-wp",
-				       "manual", NULL };
+				       NULL };
 
 static int probe_and_open(struct gw_track *t, const struct gw_track_ops *ops,
 			  struct gw_error *err)

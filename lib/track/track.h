@@ -104,10 +104,11 @@ int gw_track_start(struct gw_track *t, struct gw_error *err) GW_MUST_CHECK;
  * but the set is not complete: the migration cannot go on. */
 int gw_track_scan(struct gw_track *t, struct gw_error *err) GW_MUST_CHECK;
 
-void gw_track_stop(struct gw_track *t); /* NULL is fine */ /* idempotent */
+void gw_track_stop(struct gw_track *t); /* idempotent; NULL is fine */
 void gw_track_close(struct gw_track *t); /* stops too; NULL is fine */
 
-/* Names for help texts and completion, NULL terminated, "auto" first. */
+/* What a user may ask for, NULL terminated, "auto" first. Not "manual": it
+ * knows only what its embedder marks. */
 extern const char *const gw_track_names[];
 
 /* The manual tracker: bytes [@start, @start + @len) of @b were written. Any

@@ -233,6 +233,10 @@ static int op_save_commit(struct gw_vm *vm, struct gw_error *err)
 	return inject(of(vm), GW_SYNTHETIC_FAIL_COMMIT, err);
 }
 
+static void op_save_nothing(struct gw_vm *vm)
+{
+}
+
 static int op_save_abort(struct gw_vm *vm, struct gw_error *err)
 {
 	if (vm->info.running)
@@ -328,6 +332,8 @@ static const struct gw_vm_ops ops = {
 	.save_poll = op_save_poll,
 	.save_read = op_save_read,
 	.save_commit = op_save_commit,
+	.save_release = op_save_nothing,
+	.save_done = op_save_nothing,
 	.save_abort = op_save_abort,
 	.load_begin = op_load_begin,
 	.load_write = op_load_write,

@@ -8,7 +8,8 @@
  * from the driver and is ended by vm->cancel where that is safe.
  *
  *	source:	check  track  [drain]*  save_begin  save_poll*  (RAM is final)
- *		save_read*  then exactly one of save_commit | save_abort
+ *		save_read*  then save_commit  save_release  save_done, or
+ *		save_abort at any point
  *	dest:	check  load_begin  load_write*  load_finish  then run, or
  *		load_abort at any point before run
  */
@@ -73,8 +74,16 @@ struct gw_vm_ops {
 	 * runs here (GW_FAULT_FAILED) or nobody knows (GW_FAULT_UNCERTAIN). */
 	int (*save_commit)(struct gw_vm *vm, struct gw_error *err);
 
+	/* Right before the peer is told to run it: from here on nothing on
+	 * this side may run the VM by itself, also should this process die. */
+	void (*save_release)(struct gw_vm *vm);
+
+	/* The peer said that it runs there. */
+	void (*save_done)(struct gw_vm *vm);
+
 	/* The VM goes on here, as it was. Idempotent, also without
-	 * save_begin. Return: 0 when that was confirmed. */
+	 * save_begin. Return: 0 when that was confirmed, -ESRCH when the VMM
+	 * has ended, and the VM with it. */
 	int (*save_abort)(struct gw_vm *vm, struct gw_error *err);
 
 	/* All RAM is in place: expect device state. */
@@ -87,7 +96,7 @@ struct gw_vm_ops {
 	 * Return: 0 when it is certain that it does not run. */
 	int (*load_abort)(struct gw_vm *vm, struct gw_error *err);
 
-	/* Run the loaded VM. */
+	/* Run the loaded VM. GW_FAULT_UNCERTAIN: it may have run. */
 	int (*run)(struct gw_vm *vm, struct gw_error *err);
 
 	void (*close)(struct gw_vm *vm); /* frees @vm */

@@ -411,7 +411,7 @@ static void on_incoming(struct rewrite *w, struct arg *a, struct gw_option *o)
 	if (!strcmp(a->value, "defer"))
 		w->defer = true;
 	else
-		refuse(w, "-incoming %s: QEMU itself would take the migration: write --incoming before the -- instead, then 'godwit receive' or 'godwit restore'",
+		refuse(w, "-incoming %s: QEMU itself would take the migration: write --incoming before the -- instead, then 'godwit receive'",
 		       a->value);
 }
 

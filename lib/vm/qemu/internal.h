@@ -30,6 +30,8 @@ struct gw_qemu {
 	/* settings of QEMU's migration as they were, to be put back */
 	json_t *old_capabilities, *old_parameters;
 
+	int guardian; /* socket to it, -1: none; see guardian.h */
+
 	/* source: QEMU writes its device state into dev_fd */
 	int dev_fd;		/* our end; -1: none */
 	bool saving;		/* QMP `migrate` was given */
@@ -55,8 +57,10 @@ static inline struct gw_qemu *gw_qemu_of(struct gw_vm *vm)
 /* vm.c: "running", "paused", ... into @status[32]. */
 int gw_qemu_status(struct gw_qemu *q, char status[32],
 		   struct gw_error *err) GW_MUST_CHECK;
-/* Has QEMU's process ended? */
+/* Has QEMU's process ended? The second waits for that: its sockets close
+ * earlier than it ends. */
 bool gw_qemu_dead(struct gw_qemu *q);
+bool gw_qemu_dies(struct gw_qemu *q, int timeout_ms);
 /* Status of query-migrate ("" if none) and its error-desc in @why. */
 int gw_qemu_migration(struct gw_qemu *q, char status[32],
 		      struct gw_error *why, struct gw_error *err) GW_MUST_CHECK;
@@ -67,7 +71,9 @@ int gw_qemu_pass_socket(struct gw_qemu *q, const char *name,
 void gw_qemu_note(struct gw_qemu *q, const char *phase, const char *role,
 		  const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
-/* settings.c */
+/* settings.c: what is there is kept in @q by the first, once */
+int gw_qemu_settings_save(struct gw_qemu *q, bool source,
+			  struct gw_error *err) GW_MUST_CHECK;
 int gw_qemu_settings_set(struct gw_qemu *q, bool source,
 			 struct gw_error *err) GW_MUST_CHECK;
 void gw_qemu_settings_restore(struct gw_qemu *q);
@@ -79,6 +85,8 @@ int gw_qemu_save_poll(struct gw_vm *vm, int timeout_ms, bool *stopped,
 int gw_qemu_save_read(struct gw_vm *vm, bool final, gw_vm_sink sink, void *arg,
 		      struct gw_error *err);
 int gw_qemu_save_commit(struct gw_vm *vm, struct gw_error *err);
+void gw_qemu_save_release(struct gw_vm *vm);
+void gw_qemu_save_done(struct gw_vm *vm);
 int gw_qemu_save_abort(struct gw_vm *vm, struct gw_error *err);
 void gw_qemu_save_end(struct gw_qemu *q); /* reader and socket */
 

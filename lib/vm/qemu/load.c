@@ -18,7 +18,8 @@
 #include "base/scope.h"
 #include "vm/qemu/internal.h"
 
-#define LOAD_TIMEOUT_MS 60000
+#define LOAD_TIMEOUT_MS	 60000
+#define DEATH_TIMEOUT_MS 2000 /* a process that is being ended */
 
 int gw_qemu_load_begin(struct gw_vm *vm, struct gw_error *err)
 {
@@ -170,6 +171,9 @@ int gw_qemu_load_finish(struct gw_vm *vm, struct gw_error *err)
 				  "the device state (%zu bytes) has no end",
 				  q->stream.len);
 	r = gw_qemu_settings_set(q, false, err);
+	/* Whatever -S and `cont` said before: not by itself after loading. */
+	if (!r)
+		r = gw_qmp_do(q->qmp, GW_QMP_TIMEOUT_MS, err, "stop", NULL);
 	if (r)
 		return r;
 	fd = gw_qemu_pass_socket(q, "godwit-load", err);
@@ -190,7 +194,7 @@ int gw_qemu_load_finish(struct gw_vm *vm, struct gw_error *err)
 	r = wait_paused(q, deadline, err);
 	if (!r)
 		gw_qemu_note(q, "committing", "destination",
-			     "complete and paused here; the source had not said yet whether to run it");
+			     "complete and paused here; the source decides whether it runs here");
 	return r;
 }
 
@@ -212,19 +216,46 @@ int gw_qemu_load_abort(struct gw_vm *vm, struct gw_error *err)
 		if (!r && !strcmp(status, "running"))
 			r = gw_fail(err, EBUSY, "QEMU does not stop the VM");
 	}
-	if (r && gw_qemu_dead(q))
+	if (r && gw_qemu_dies(q, DEATH_TIMEOUT_MS))
 		r = 0;
 	return r;
+}
+
+/*
+ * A guest that ran for a moment may have written to its disks: nobody may set
+ * its older self going on the source without looking at that.
+ */
+static int may_have_run(struct gw_qemu *q, struct gw_error *err)
+{
+	char was[GW_ERROR_MAX] = "";
+
+	if (gw_error_is_set(err))
+		memcpy(was, err->msg, sizeof(was));
+	return gw_fail_as(err, GW_FAULT_UNCERTAIN, EREMOTEIO,
+			  "the destination QEMU (pid %d) %s after it was told to run the VM, which may have run for a moment and written to its disks%s%.300s",
+			  (int)q->pid,
+			  gw_qemu_dies(q, DEATH_TIMEOUT_MS) ? "ended" :
+							      "did not answer",
+			  was[0] ? ": " : "", was);
 }
 
 int gw_qemu_run(struct gw_vm *vm, struct gw_error *err)
 {
 	struct gw_qemu *q = gw_qemu_of(vm);
-	int r = gw_qmp_do(q->qmp, GW_QMP_TIMEOUT_MS, err, "cont", NULL);
+	int r;
 
+	if (gw_qemu_dead(q))
+		return gw_fail(err, ESRCH,
+			       "QEMU (pid %d) ended before it could be told to run the VM",
+			       (int)q->pid);
+	r = gw_qmp_do(q->qmp, GW_QMP_TIMEOUT_MS, err, "cont", NULL);
+	if (!r)
+		gw_pause_at(GW_PAUSE_DEST_RUNNING);
+	if (r == -ECONNRESET || r == -ETIMEDOUT || r == -EPROTO ||
+	    (!r && gw_qemu_dead(q)))
+		return may_have_run(q, err);
 	if (r)
 		return r;
-	gw_pause_at(GW_PAUSE_DEST_RUNNING);
 	vm->info.running = true;
 	vm->info.waiting = false;
 	gw_qemu_settings_restore(q);

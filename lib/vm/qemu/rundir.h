@@ -8,7 +8,7 @@
  *	BASE/NAME/vm.json	struct gw_rundir_vm
  *	BASE/NAME/monitors.cfg	what QEMU reads its two monitors from
  *	BASE/NAME/qmp.sock	QMP, for the one godwit that moves the VM
- *	BASE/NAME/status.sock	QMP, for list, check and resume
+ *	BASE/NAME/status.sock	QMP, for list
  *	BASE/NAME/agent.sock	the agent in QEMU
  *	BASE/NAME/move.lock	locked by, and with the pid of, who moves it
  *	BASE/NAME/handover.json	struct gw_note

@@ -9,6 +9,8 @@
  *	save_commit	SHUT 0 on the return path: QEMU says `completed` and
  *			will not run the VM again by itself. SHUT 1, or closing
  *			the socket before, makes it run the VM on.
+ *	save_release	the guardian (guardian.h), which would set the VM going
+ *			again if we died, is dismissed
  *
  * A thread reads the socket all the time: QEMU writes its state holding its
  * big lock, and a QMP command given meanwhile would otherwise wait for ever.
@@ -23,11 +25,14 @@
 #include "base/scope.h"
 #include "base/thread.h"
 #include "base/writer.h"
+#include "vm/qemu/guardian.h"
 #include "vm/qemu/internal.h"
+#include "vm/qemu/resume.h"
 
 #define STATE_TIMEOUT_MS  30000 /* QEMU writes its device state */
 #define COMMIT_TIMEOUT_MS 10000 /* QEMU says completed */
 #define ABORT_TIMEOUT_MS  20000 /* QEMU runs the VM again */
+#define DEATH_TIMEOUT_MS  2000	/* a process that is being ended */
 
 static const char *const migration_events[] = { "MIGRATION", "STOP", NULL };
 
@@ -126,6 +131,11 @@ int gw_qemu_save_begin(struct gw_vm *vm, struct gw_error *err)
 	if (r)
 		return r;
 	vm->info.running = !strcmp(status, "running");
+	r = gw_qemu_settings_save(q, true, err);
+	if (!r)
+		r = gw_guardian_start(q, err);
+	if (r)
+		return r;
 	q->saving = true; /* from here on there is something to undo */
 	r = gw_qemu_settings_set(q, true, err);
 	if (r)
@@ -185,18 +195,21 @@ static int migration_failed(struct gw_qemu *q, const char *status,
 static int next_status(struct gw_qemu *q, int timeout_ms, char status[32],
 		       struct gw_error *err)
 {
+	struct gw_error why = { 0 };
 	struct gw_qmp_event e;
 	const char *s;
 	int r = gw_qmp_wait_event(q->qmp, migration_events, timeout_ms, &e,
-				  err);
+				  &why);
 
 	if (r == -ETIMEDOUT)
-		return 0;
-	if (r == -EOVERFLOW) /* missed one: ask */
+		return 0; /* not an error: leave @err alone */
+	if (r == -EOVERFLOW) { /* missed one: ask */
 		r = gw_qemu_migration(q, status, NULL, err);
-	else if (r)
+	} else if (r) {
+		if (err)
+			*err = why;
 		return r;
-	else {
+	} else {
 		s = json_string_value(json_object_get(e.data, "status"));
 		if (!strcmp(e.name, "STOP"))
 			q->vm.stopped_ns = event_time(&e);
@@ -306,14 +319,12 @@ int gw_qemu_save_commit(struct gw_vm *vm, struct gw_error *err)
 	int r;
 
 	gw_qemu_note(q, "committing", "source",
-		     "the destination has the whole VM and was about to be told to run it");
+		     "given up here, because the destination has the whole VM; whether it was told to run it is known there");
 	r = say(q, GW_RP_SHUT, 0, err);
 	while (!r && gw_deadline_left_ms(deadline) > 0) {
 		r = next_status(q, gw_deadline_left_ms(deadline), status, err);
 		if (r > 0 && !strcmp(status, "completed")) {
 			q->committed = true;
-			gw_qemu_note(q, "done", "source",
-				     "moved away; this QEMU holds a stopped copy");
 			return 0;
 		}
 		if (r > 0 && (!strcmp(status, "failed") ||
@@ -326,7 +337,7 @@ int gw_qemu_save_commit(struct gw_vm *vm, struct gw_error *err)
 	 * A QEMU that died cannot run the VM again, and the destination has
 	 * all of it: that is a commit too, and saves the VM.
 	 */
-	if (gw_qemu_dead(q)) {
+	if (gw_qemu_dies(q, r ? DEATH_TIMEOUT_MS : 0)) {
 		gw_warn("the source QEMU (pid %d) ended during the hand-over; the destination has the whole VM",
 			(int)q->pid);
 		q->committed = true;
@@ -338,53 +349,24 @@ int gw_qemu_save_commit(struct gw_vm *vm, struct gw_error *err)
 			   COMMIT_TIMEOUT_MS / 1000);
 }
 
-static bool is_over(const char *status)
+void gw_qemu_save_release(struct gw_vm *vm)
 {
-	return !status[0] || !strcmp(status, "failed") ||
-	       !strcmp(status, "cancelled") || !strcmp(status, "completed");
+	gw_guardian_dismiss(gw_qemu_of(vm));
 }
 
-/* `failing` and `cancelling` are not over yet: QEMU still resumes the VM. */
-static int wait_over(struct gw_qemu *q, struct gw_error *err)
+void gw_qemu_save_done(struct gw_vm *vm)
 {
-	int64_t deadline = gw_deadline_ms(ABORT_TIMEOUT_MS);
-	struct timespec step = { 0, 2 * GW_NS_PER_MS };
-	bool asked = false;
-	char status[32];
-
-	while (gw_deadline_left_ms(deadline) > 0) {
-		int r = gw_qemu_migration(q, status, NULL, err);
-
-		if (r || is_over(status))
-			return r;
-		if (!asked) {
-			struct gw_error ignored;
-
-			/* It may have ended meanwhile: then this fails. */
-			asked = true;
-			if (gw_qmp_do(q->qmp, GW_QMP_TIMEOUT_MS, &ignored,
-				      "migrate_cancel", NULL))
-				gw_debug("%s", ignored.msg);
-		}
-		nanosleep(&step, NULL);
-	}
-	return gw_fail(err, ETIMEDOUT, "QEMU's migration is still '%s'",
-		       status);
+	gw_qemu_note(gw_qemu_of(vm), "done", "source",
+		     "moved away; this QEMU holds a stopped copy");
 }
 
-static int resume(struct gw_qemu *q, struct gw_error *err)
+/* Return: -ESRCH. A crash of QEMU is none that a move could undo. */
+static int ended(struct gw_qemu *q, struct gw_error *err)
 {
-	char status[32];
-	int r = gw_qemu_status(q, status, err);
-
-	if (r || !q->vm.info.running || !strcmp(status, "running"))
-		return r;
-	r = gw_qmp_do(q->qmp, GW_QMP_TIMEOUT_MS, err, "cont", NULL);
-	if (!r)
-		r = gw_qemu_status(q, status, err);
-	if (!r && strcmp(status, "running"))
-		r = gw_fail(err, EREMOTEIO, "QEMU is in state '%s'", status);
-	return r;
+	gw_guardian_dismiss(q);
+	return gw_fail(err, ESRCH,
+		       "the source QEMU (pid %d) has ended and the VM with it, as in a power failure: start it again",
+		       (int)q->pid);
 }
 
 int gw_qemu_save_abort(struct gw_vm *vm, struct gw_error *err)
@@ -392,20 +374,23 @@ int gw_qemu_save_abort(struct gw_vm *vm, struct gw_error *err)
 	struct gw_qemu *q = gw_qemu_of(vm);
 	int r;
 
-	if (!q->saving)
-		return 0;
 	/* Closing the return path before SHUT 0 makes QEMU go on. */
 	gw_qemu_save_end(q);
-	r = wait_over(q, err);
-	if (!r)
-		r = resume(q, err);
+	if (gw_qemu_dead(q))
+		return ended(q, err);
+	if (!q->saving)
+		return 0;
+	r = gw_qemu_end_migration(q->qmp, ABORT_TIMEOUT_MS, err);
+	if (!r && vm->info.running)
+		r = gw_qemu_cont(q->qmp, err);
+	if (r && gw_qemu_dies(q, DEATH_TIMEOUT_MS))
+		return ended(q, err);
 	if (r) {
-		gw_error_prefix(err, "QEMU%s",
-				gw_qemu_dead(q) ? " (its process has ended)" :
-						  "");
+		gw_error_prefix(err, "QEMU");
 		return r;
 	}
 	gw_qemu_settings_restore(q);
+	gw_guardian_dismiss(q);
 	q->saving = q->committed = false;
 	if (q->ref.dir[0])
 		gw_rundir_note_clear(q->ref.dir);

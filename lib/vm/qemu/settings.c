@@ -7,6 +7,9 @@
 #include <string.h>
 
 #include "vm/qemu/internal.h"
+#include "vm/qemu/resume.h"
+
+#define NO_LIMIT_MS 2000000 /* the most that QEMU takes */
 
 /*
  * What must be on or off. A capability this QEMU does not know is off. Not
@@ -50,18 +53,38 @@ static const json_t *find(const json_t *list, const char *name)
 	return NULL;
 }
 
+static bool is_on(const json_t *list, const char *name)
+{
+	return json_is_true(json_object_get(find(list, name), "state"));
+}
+
+/*
+ * A godwit and its guardian that were killed leave what they set. It is
+ * recognised by x-ignore-shared, which others have no use for.
+ */
+static bool left_behind(const json_t *list)
+{
+	return is_on(list, "x-ignore-shared") && is_on(list, "return-path");
+}
+
+static void switch_off_ours(json_t *list)
+{
+	for (size_t i = 0; i < sizeof(capabilities) / sizeof(*capabilities);
+	     i++) {
+		json_t *c = (json_t *)(uintptr_t)find(list,
+						      capabilities[i].name);
+
+		if (c)
+			json_object_set_new(c, "state", json_false());
+	}
+}
+
 static int set_capabilities(struct gw_qemu *q, bool source,
 			    struct gw_error *err)
 {
 	json_t *list = json_array();
 	int r;
 
-	q->old_capabilities = gw_qmp_cmd(q->qmp, GW_QMP_TIMEOUT_MS, err,
-					 "query-migrate-capabilities", NULL);
-	if (!q->old_capabilities) {
-		json_decref(list);
-		return -EREMOTEIO;
-	}
 	for (size_t i = 0; i < sizeof(capabilities) / sizeof(*capabilities);
 	     i++) {
 		bool on = source ? capabilities[i].source :
@@ -79,11 +102,14 @@ static int set_capabilities(struct gw_qemu *q, bool source,
 	return r;
 }
 
-/*
- * What QEMU sends is only its device state, and when it starts we are ready
- * for it: it must neither pace nor wait for a better moment.
- */
-static int set_parameters(struct gw_qemu *q, struct gw_error *err)
+/* What QEMU itself begins with. */
+static json_t *default_parameters(void)
+{
+	return json_pack("{s:i, s:i}", "max-bandwidth", 128 << 20,
+			 "downtime-limit", 300);
+}
+
+static int save_parameters(struct gw_qemu *q, struct gw_error *err)
 {
 	json_int_t bandwidth = 0, downtime = 300;
 	json_t *p = gw_qmp_cmd(q->qmp, GW_QMP_TIMEOUT_MS, err,
@@ -94,47 +120,94 @@ static int set_parameters(struct gw_qemu *q, struct gw_error *err)
 	json_unpack(p, "{s?I, s?I}", "max-bandwidth", &bandwidth,
 		    "downtime-limit", &downtime);
 	json_decref(p);
-	q->old_parameters = json_pack("{s:I, s:I}", "max-bandwidth", bandwidth,
-				      "downtime-limit", downtime);
-	return gw_qmp_do(q->qmp, GW_QMP_TIMEOUT_MS, err,
-			 "migrate-set-parameters", "{s:i, s:i}",
-			 "max-bandwidth", 0, "downtime-limit", 2000000);
+	if (bandwidth == 0 && downtime == NO_LIMIT_MS) /* left behind */
+		q->old_parameters = default_parameters();
+	else
+		q->old_parameters = json_pack("{s:I, s:I}", "max-bandwidth",
+					      bandwidth, "downtime-limit",
+					      downtime);
+	return 0;
+}
+
+int gw_qemu_settings_save(struct gw_qemu *q, bool source, struct gw_error *err)
+{
+	if (!q->old_capabilities) {
+		q->old_capabilities = gw_qmp_cmd(q->qmp, GW_QMP_TIMEOUT_MS,
+						 err,
+						 "query-migrate-capabilities",
+						 NULL);
+		if (!q->old_capabilities)
+			return -EREMOTEIO;
+		if (left_behind(q->old_capabilities))
+			switch_off_ours(q->old_capabilities);
+	}
+	return source && !q->old_parameters ? save_parameters(q, err) : 0;
 }
 
 int gw_qemu_settings_set(struct gw_qemu *q, bool source, struct gw_error *err)
 {
-	int r = set_capabilities(q, source, err);
+	int r = gw_qemu_settings_save(q, source, err);
 
+	if (!r)
+		r = set_capabilities(q, source, err);
+	/*
+	 * What QEMU sends is only its device state, and when it starts we are
+	 * ready for it: it must neither pace nor wait for a better moment.
+	 */
 	if (!r && source)
-		r = set_parameters(q, err);
+		r = gw_qmp_do(q->qmp, GW_QMP_TIMEOUT_MS, err,
+			      "migrate-set-parameters", "{s:i, s:i}",
+			      "max-bandwidth", 0, "downtime-limit",
+			      NO_LIMIT_MS);
 	return r;
 }
 
-void gw_qemu_settings_restore(struct gw_qemu *q)
+/* Take back @capabilities (a full list) and @parameters (may be NULL). */
+static void put(struct gw_qmp *q, const json_t *capability_list,
+		json_t *parameters)
 {
+	json_t *list = json_array(), *c;
 	struct gw_error err;
-	json_t *list, *c;
-	size_t i;
 
-	if (q->old_parameters)
-		json_decref(gw_qmp_cmd_json(q->qmp, GW_QMP_TIMEOUT_MS, -1,
+	if (parameters)
+		json_decref(gw_qmp_cmd_json(q, GW_QMP_TIMEOUT_MS, -1,
 					    "migrate-set-parameters",
-					    q->old_parameters, &err));
-	list = json_array();
-	for (i = 0; i < sizeof(capabilities) / sizeof(*capabilities); i++) {
-		c = (json_t *)(uintptr_t)find(q->old_capabilities,
+					    parameters, &err));
+	for (size_t i = 0; i < sizeof(capabilities) / sizeof(*capabilities);
+	     i++) {
+		c = (json_t *)(uintptr_t)find(capability_list,
 					      capabilities[i].name);
 		if (c)
 			json_array_append(list, c);
 	}
 	if (json_array_size(list) &&
-	    gw_qmp_do(q->qmp, GW_QMP_TIMEOUT_MS, &err,
-		      "migrate-set-capabilities", "{s:O}", "capabilities",
-		      list))
+	    gw_qmp_do(q, GW_QMP_TIMEOUT_MS, &err, "migrate-set-capabilities",
+		      "{s:O}", "capabilities", list))
 		gw_warn("QEMU's migration capabilities stay changed: %s",
 			err.msg);
 	json_decref(list);
+}
+
+void gw_qemu_settings_restore(struct gw_qemu *q)
+{
+	put(q->qmp, q->old_capabilities, q->old_parameters);
 	json_decref(q->old_parameters);
 	json_decref(q->old_capabilities);
 	q->old_parameters = q->old_capabilities = NULL;
+}
+
+void gw_qemu_settings_clean(struct gw_qmp *q)
+{
+	struct gw_error err;
+	json_t *list = gw_qmp_cmd(q, GW_QMP_TIMEOUT_MS, &err,
+				  "query-migrate-capabilities", NULL);
+	bool source = is_on(list, "pause-before-switchover");
+	json_t *p = source ? default_parameters() : NULL;
+
+	if (left_behind(list)) {
+		switch_off_ours(list);
+		put(q, list, p);
+	}
+	json_decref(p);
+	json_decref(list);
 }

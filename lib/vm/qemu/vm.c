@@ -14,45 +14,31 @@
 
 #include "base/scope.h"
 #include "vm/qemu/internal.h"
+#include "vm/qemu/resume.h"
 
 #define ATTACH_TIMEOUT_MS 10000
 
 int gw_qemu_status(struct gw_qemu *q, char status[32], struct gw_error *err)
 {
-	json_t *v = gw_qmp_cmd(q->qmp, GW_QMP_TIMEOUT_MS, err, "query-status",
-			       NULL);
-	const char *s = json_string_value(json_object_get(v, "status"));
+	return gw_qemu_query_status(q->qmp, status, err);
+}
 
-	if (!v)
-		return err ? -err->code : -EREMOTEIO;
-	snprintf(status, 32, "%s", s ? s : "?");
-	json_decref(v);
-	return 0;
+bool gw_qemu_dies(struct gw_qemu *q, int timeout_ms)
+{
+	struct pollfd p = { .fd = q->pidfd, .events = POLLIN };
+
+	return q->pidfd >= 0 && poll(&p, 1, timeout_ms) == 1;
 }
 
 bool gw_qemu_dead(struct gw_qemu *q)
 {
-	struct pollfd p = { .fd = q->pidfd, .events = POLLIN };
-
-	return q->pidfd >= 0 && poll(&p, 1, 0) == 1;
+	return gw_qemu_dies(q, 0);
 }
 
 int gw_qemu_migration(struct gw_qemu *q, char status[32],
 		      struct gw_error *why, struct gw_error *err)
 {
-	json_t *v = gw_qmp_cmd(q->qmp, GW_QMP_TIMEOUT_MS, err, "query-migrate",
-			       NULL);
-	const char *s, *d;
-
-	if (!v)
-		return err ? -err->code : -EREMOTEIO;
-	s = json_string_value(json_object_get(v, "status"));
-	d = json_string_value(json_object_get(v, "error-desc"));
-	snprintf(status, 32, "%s", s && strcmp(s, "none") ? s : "");
-	if (why)
-		gw_fail(why, EREMOTEIO, "%s", d ? d : "QEMU gives no reason");
-	json_decref(v);
-	return 0;
+	return gw_qemu_query_migrate(q->qmp, status, why, err);
 }
 
 int gw_qemu_pass_socket(struct gw_qemu *q, const char *name,
@@ -213,6 +199,8 @@ static void op_close(struct gw_vm *vm)
 		close(q->pidfd);
 	if (q->move_lock >= 0)
 		close(q->move_lock);
+	if (q->guardian >= 0)
+		close(q->guardian); /* not taken back: it goes on trying */
 	pthread_cond_destroy(&q->more);
 	pthread_mutex_destroy(&q->lock);
 	free(q);
@@ -227,6 +215,8 @@ static const struct gw_vm_ops ops = {
 	.save_poll = gw_qemu_save_poll,
 	.save_read = gw_qemu_save_read,
 	.save_commit = gw_qemu_save_commit,
+	.save_release = gw_qemu_save_release,
+	.save_done = gw_qemu_save_done,
 	.save_abort = gw_qemu_save_abort,
 	.load_begin = gw_qemu_load_begin,
 	.load_write = gw_qemu_load_write,
@@ -252,7 +242,7 @@ struct gw_vm *gw_qemu_open(const struct gw_vmref *ref,
 	q->vm.ops = &ops;
 	q->vm.cancel = cancel;
 	q->ref = *ref;
-	q->move_lock = q->pidfd = q->dev_fd = -1;
+	q->move_lock = q->pidfd = q->dev_fd = q->guardian = -1;
 	pthread_mutex_init(&q->lock, NULL);
 	pthread_cond_init(&q->more, NULL);
 	gw_ram_init(&q->vm.ram);

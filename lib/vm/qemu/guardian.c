@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * guardian.c - see guardian.h.
+ *
+ * A fork without exec, so that an embedder needs no program of ours: the
+ * child has a copy of everything it needs. Other threads may exist (the
+ * handler of uffd-wp); glibc and musl make malloc and stdio usable in the
+ * child, and it takes no other lock. It is forked twice, so that it is
+ * nobody's child: whoever embeds the library gets no SIGCHLD and no zombie.
+ */
+#include "vm/qemu/guardian.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/scope.h"
+#include "vm/qemu/internal.h"
+#include "vm/qemu/resume.h"
+
+#define PATIENCE_MS 300000 /* QEMU's main loop may be busy */
+#define ATTEMPT_MS  10000
+#define PAUSE_NS    (100 * GW_NS_PER_MS)
+
+#ifndef SYS_close_range /* Linux 5.9; the same number on every machine */
+#define SYS_close_range 436
+#endif
+
+static int close_between(int first, int last)
+{
+	return first > last ? 0 :
+			      (int)syscall(SYS_close_range, (unsigned int)first,
+					   (unsigned int)last, 0u);
+}
+
+static int ascending(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+/*
+ * Keep stderr (for the log) and what is listed. A copy of the channel or of
+ * QEMU's socket that stayed open here would hide the death of our godwit.
+ */
+static int drop_descriptors(const struct gw_qemu *q, int fd)
+{
+	int keep[] = { STDERR_FILENO, fd, q->pidfd, q->move_lock };
+	int n = sizeof(keep) / sizeof(*keep), from = 0, r = 0;
+
+	qsort(keep, (size_t)n, sizeof(*keep), ascending);
+	for (int i = 0; i < n; i++) {
+		if (keep[i] < 0)
+			continue;
+		r |= close_between(from, keep[i] - 1);
+		from = keep[i] + 1;
+	}
+	r |= (int)syscall(SYS_close_range, (unsigned int)from, ~0u, 0u);
+	/* So that no socket gets a number that printf writes to. */
+	while (!r && (fd = open("/dev/null", O_RDWR)) >= 0)
+		if (fd > STDERR_FILENO) {
+			close(fd);
+			break;
+		}
+	return r;
+}
+
+/* One attempt over a connection of our own; the copy of our godwit's is of
+ * no use. */
+static int take_back(struct gw_qemu *q, struct gw_error *err)
+{
+	int r;
+
+	q->qmp = gw_qmp_open(q->ref.qmp, ATTEMPT_MS, NULL, err);
+	if (!q->qmp)
+		return -err->code;
+	r = gw_qemu_end_migration(q->qmp, PATIENCE_MS, err);
+	if (!r && q->vm.info.running)
+		r = gw_qemu_cont(q->qmp, err);
+	if (!r)
+		gw_qemu_settings_restore(q);
+	gw_qmp_close(q->qmp);
+	return r;
+}
+
+static void rescue(struct gw_qemu *q, pid_t godwit)
+{
+	const char *now = q->vm.info.running ? "runs on" : "rests as before";
+	int64_t deadline = gw_deadline_ms(PATIENCE_MS);
+	struct timespec pause = { 0, PAUSE_NS };
+	struct gw_error err = { 0 };
+
+	while (take_back(q, &err)) {
+		if (gw_qemu_dead(q))
+			return;
+		if (gw_deadline_left_ms(deadline) == 0) {
+			gw_qemu_note(q, "stuck", "source",
+				     "godwit (pid %d) died before the hand-over and the VM could not be set going again here (%.200s); 'godwit resume %s' tries it again",
+				     (int)godwit, err.msg, q->vm.info.name);
+			gw_warn("the godwit that moved '%s' (pid %d) died, and the VM could not be set going again here: %s",
+				 q->vm.info.name, (int)godwit, err.msg);
+			return;
+		}
+		nanosleep(&pause, NULL);
+	}
+	gw_qemu_note(q, "kept", "source",
+		     "godwit (pid %d) died before the hand-over; the VM %s here",
+		     (int)godwit, now);
+	gw_warn("the godwit that moved '%s' (pid %d) died before the hand-over; the VM %s here",
+		q->vm.info.name, (int)godwit, now);
+}
+
+static _Noreturn void guard(struct gw_qemu *q, int fd, pid_t godwit)
+{
+	char byte = 0;
+	ssize_t n;
+
+	prctl(PR_SET_NAME, "gw-guardian");
+	setsid();
+	if (drop_descriptors(q, fd) || send(fd, &byte, 1, MSG_NOSIGNAL) != 1)
+		_exit(1);
+	do
+		n = recv(fd, &byte, 1, 0);
+	while (n < 0 && errno == EINTR);
+	if (n <= 0)
+		rescue(q, godwit);
+	_exit(0);
+}
+
+int gw_guardian_start(struct gw_qemu *q, struct gw_error *err)
+{
+	pid_t godwit = getpid(), pid;
+	sigset_t all, old;
+	int end[2];
+	char byte;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, end))
+		return gw_fail_errno(err, errno, "socketpair");
+	/* For good in the child: no handler of ours may run there. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	pid = fork();
+	if (pid == 0) {
+		pid = fork();
+		if (pid == 0)
+			guard(q, end[0], godwit);
+		_exit(0);
+	}
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	close(end[0]);
+	/* Fails when whoever embeds us reaps all children: as well. */
+	if (pid > 0)
+		waitpid(pid, NULL, 0);
+	if (pid > 0 && !gw_wait_fd(end[1], POLLIN, gw_deadline_ms(ATTEMPT_MS),
+				   NULL) &&
+	    recv(end[1], &byte, 1, 0) == 1) {
+		q->guardian = end[1];
+		return 0;
+	}
+	close(end[1]);
+	return gw_fail(err, EAGAIN,
+		       "the guardian process, which sets the VM going again should this godwit die, could not be started");
+}
+
+void gw_guardian_dismiss(struct gw_qemu *q)
+{
+	char byte = 0;
+
+	if (q->guardian < 0)
+		return;
+	if (send(q->guardian, &byte, 1, MSG_NOSIGNAL) != 1)
+		gw_debug("the guardian was killed");
+	close(q->guardian);
+	q->guardian = -1;
+}

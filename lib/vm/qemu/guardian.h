@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * guardian.h - a process that sets the source's VM going again when the
+ * godwit that moves it dies between stopping the VM and telling the
+ * destination to run it.
+ *
+ * QEMU does so by itself only in part: with the death its socket closes, and
+ * in status `device` that makes it run on; but in `pre-switchover` it waits
+ * for migrate-continue, and once it has read SHUT 0 it is in `postmigrate`:
+ * in both the VM would stand for ever (QEMU 7.2, 10.0, 11.1).
+ *
+ * The guardian is forked before QEMU is asked to stop the VM and waits at a
+ * socket whose other end only its godwit has. It
+ *
+ *	reads a byte		ends. The byte comes before the first byte of
+ *				GO, or when the VM was taken back.
+ *	reads the end		its godwit died, and GO was never begun: the
+ *				destination can not run the VM. It ends what
+ *				migration QEMU is in, puts the settings back,
+ *				runs the VM if it ran, and leaves a note.
+ *
+ * The kernel keeps that order, whatever kills the godwit. The guardian holds
+ * the move lock, so nobody else moves or resumes the VM meanwhile, and no
+ * other descriptor: channel, tracker and device socket end with the godwit.
+ */
+#ifndef GW_VM_QEMU_GUARDIAN_H
+#define GW_VM_QEMU_GUARDIAN_H
+
+#include "base/error.h"
+
+struct gw_qemu;
+
+/* Fork it. @q: settings are saved, QEMU's migration has not begun. */
+int gw_guardian_start(struct gw_qemu *q, struct gw_error *err) GW_MUST_CHECK;
+
+/* It has nothing to do any more. Idempotent. */
+void gw_guardian_dismiss(struct gw_qemu *q);
+
+#endif
