@@ -364,6 +364,69 @@ def assert_one_story(*guests):
     return ticks
 
 
+class Pair:
+    """Two VMs that survive test after test: one runs, one waits."""
+
+    def __init__(self, env):
+        self.env, self.count, self.a, self.b = env, 0, None, None
+        self.hurt = True
+
+    def new(self, **kw):
+        self.count += 1
+        return self.env.guest(f"v{self.count}", **kw)
+
+    def ready(self):
+        if self.hurt:
+            for g in self.a, self.b:
+                if g:
+                    g.kill()
+            self.a, self.b = self.new(), self.new(incoming=True)
+            self.a.wait_tick(20)
+            self.b.wait_up()
+        self.hurt = True
+        self.n = self.a.ticks()[-1].n
+
+    def unharmed(self):
+        """The source runs, the destination waits and its RAM is empty."""
+        a, b = self.a, self.b
+        assert a.running() and b.status() == "inmigrate"
+        a.wait_tick(self.n + 3)
+        assert_one_story(a)
+        assert ram_in_use(b) == 0
+        for g in a, b:
+            assert self.env.list()[g.name]["handover"] is None
+        self.hurt = False
+
+    def move(self):
+        """A real one from a to b; what it takes is a pair again after it."""
+        self.env.move(self.a, self.b)
+        self.b.wait_more_ticks(5)
+        assert_one_story(self.a, self.b)
+        self.a.kill()
+        self.a, self.b = self.b, self.new(incoming=True)
+        self.b.wait_up()
+        # The console of its life here is the second part of a story.
+        self.hurt = False
+
+
+def ram_in_use(guest):
+    """Bytes allocated in the file behind its RAM."""
+    folder = f"/proc/{guest.pid}/fd"
+    for fd in os.listdir(folder):
+        path = os.path.join(folder, fd)
+        with contextlib.suppress(OSError):
+            if "memfd:godwit-pc.ram" in os.readlink(path):
+                return os.stat(path).st_blocks * 512
+    raise AssertionError(f"no RAM file in {guest.name}")
+
+
+def said(godwit):
+    """Its own words: the last line of stderr, and no log."""
+    lines = [x for x in godwit.stderr().splitlines()
+             if not re.match(r"godwit: (info|debug|trace):", x)]
+    return lines[-1] if lines else ""
+
+
 def make_disk(path, mib):
     """An image the guest can verify (gw.direct); its path."""
     subprocess.run([os.path.join(TOP, "scripts", "make-disk"), str(path),

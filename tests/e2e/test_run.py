@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """godwit run and godwit list with every QEMU at hand.
 
-Run by /usr/bin/python3 -m pytest. GODWIT names the program (default: the one
-in build/), QEMUs are those that scripts/get-qemu unpacked, and $QEMU.
+Run by /usr/bin/python3 -m pytest. GODWIT_BUILD names the build folder, QEMUs are those that scripts/get-qemu unpacked, and $QEMU.
 """
 import json
 import os
@@ -18,8 +17,9 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).resolve().parents[2]
-DEPS = Path(os.environ.get("GODWIT_DEPS", TOP / "build/deps"))
-GODWIT = os.environ.get("GODWIT", str(TOP / "build/godwit"))
+DEPS = Path(os.environ.get("GODWIT_DEPS", TOP / ".deps"))
+GODWIT = os.path.join(os.environ.get("GODWIT_BUILD", str(TOP / "build")),
+                      "cli", "godwit")
 QEMUS = {v: str(DEPS / f"qemu-{v}/qemu-system-x86_64")
          for v in ("7.2", "10.0", "11.1")}
 if os.environ.get("QEMU"):

@@ -223,6 +223,21 @@ static void moves_a_paused_vm_and_leaves_it_paused(void)
 	pair_fini(&p);
 }
 
+/* Either side may ask for it, and gets it. */
+static void the_destination_may_ask_for_verification(void)
+{
+	struct gw_synthetic_config ca = config(false), cb = config(true);
+	struct pair p;
+
+	pair_init(&p, &ca, &cb, NULL, NULL);
+	p.b.params.verify = true;
+	pair_run(&p);
+	check_moved(&p);
+	CHECK(p.a.progress.now.verified == 2 * (16 << 20) / 4096);
+	CHECK(p.b.progress.now.verified == 2 * (16 << 20) / 4096);
+	pair_fini(&p);
+}
+
 /* Only what is populated costs anything. */
 static void an_idle_vm_costs_what_it_uses(void)
 {
@@ -424,6 +439,7 @@ int main(void)
 	RUN(moves_over_a_slow_and_ragged_channel);
 	RUN(moves_full_speed_writers);
 	RUN(moves_a_paused_vm_and_leaves_it_paused);
+	RUN(the_destination_may_ask_for_verification);
 	RUN(an_idle_vm_costs_what_it_uses);
 	RUN(failures_leave_the_vm_at_the_source);
 	RUN(different_vms_are_refused_by_both);
