@@ -18,10 +18,10 @@ static int load(struct gw_dest *d, struct gw_error *err)
 
 	gw_progress_status(d->c.progress, GODWIT_STATUS_DEVICE);
 	gw_prepare_stop(&d->prepare);
-	d->loading = true;
 	r = vm->ops->load_begin(vm, err);
-	if (!r)
+	if (!r) /* only checked here, the VMM does not see it yet */
 		r = vm->ops->load_write(vm, d->device, d->device_len, err);
+	d->loading = !r;
 	if (!r)
 		r = vm->ops->load_finish(vm, err);
 	return r;

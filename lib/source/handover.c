@@ -27,16 +27,9 @@
 /* One short pass while the VMM is getting ready to stop the VM. */
 static int pass_meanwhile(struct gw_source *s, struct gw_error *err)
 {
-	struct gw_vm *vm = s->c.vm;
 	int r = gw_source_pass_scan(s, err);
 
-	if (!r && vm->info.direct_io)
-		r = vm->ops->drain(vm, err);
-	if (!r)
-		r = gw_source_section(s, GW_ITEM_SECTION_PART, err);
-	if (!r)
-		r = gw_source_pass_send(s, err);
-	return r;
+	return r ? r : gw_source_pass_part(s, err);
 }
 
 static int relay_device(void *arg, const void *p, size_t len,
@@ -126,6 +119,7 @@ static int send_device(struct gw_source *s, struct gw_error *err)
 	gw_record_put(&s->out, GW_RECORD_DEVICE_END, true, 16);
 	gw_write_be64(&s->out, s->now->device_bytes);
 	gw_write_be64(&s->out, XXH3_64bits_digest(s->device_hash));
+	s->complete = true;
 	return gw_source_flush_question(s, err);
 }
 

@@ -30,6 +30,7 @@ struct gw_source {
 	struct gw_limit limit;
 	bool in_section;	/* between a section's header and its EOS */
 	bool unlimited;		/* the VM stands: no limiter any more */
+	bool complete;		/* all that makes up the VM has left us */
 	bool go_sent;		/* GO, the whole of it, left us */
 	bool peer_not_here;	/* its last word: the VM is not there */
 	int64_t last_scan_ns;
@@ -45,6 +46,7 @@ struct gw_source {
 /* pass.c */
 int gw_source_pass_first(struct gw_source *s, struct gw_error *err);
 int gw_source_pass_scan(struct gw_source *s, struct gw_error *err);
+int gw_source_pass_part(struct gw_source *s, struct gw_error *err);
 int gw_source_pass_send(struct gw_source *s, struct gw_error *err);
 int gw_source_pass_holes(struct gw_source *s, struct gw_error *err);
 int gw_source_pass_pace(struct gw_source *s, struct gw_error *err);

@@ -253,6 +253,17 @@ int gw_source_pass_send(struct gw_source *s, struct gw_error *err)
 	return r;
 }
 
+/* What a scan found while the VM runs: drain, then send it as one PART. */
+int gw_source_pass_part(struct gw_source *s, struct gw_error *err)
+{
+	struct gw_vm *vm = s->c.vm;
+	int r = vm->info.direct_io ? vm->ops->drain(vm, err) : 0;
+
+	if (!r)
+		r = gw_source_section(s, GW_ITEM_SECTION_PART, err);
+	return r ? r : gw_source_pass_send(s, err);
+}
+
 /* --- the bulk pass ------------------------------------------------------ */
 
 /* Tell the destination what is coming, mark it dirty, count the rest. */

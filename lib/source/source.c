@@ -107,7 +107,6 @@ static int scan_and_decide(struct gw_source *s, struct gw_converge *c,
 static int iterate(struct gw_source *s, struct gw_error *err)
 {
 	struct gw_converge converge = { 0 };
-	struct gw_vm *vm = s->c.vm;
 	enum gw_verdict verdict;
 	int r;
 
@@ -126,12 +125,7 @@ static int iterate(struct gw_source *s, struct gw_error *err)
 			return give_up(s, err);
 		s->now->pass++;
 		GW_TRACE2(pass, s->now->pass, s->now->remaining);
-		if (vm->info.direct_io)
-			r = vm->ops->drain(vm, err);
-		if (!r)
-			r = gw_source_section(s, GW_ITEM_SECTION_PART, err);
-		if (!r)
-			r = gw_source_pass_send(s, err);
+		r = gw_source_pass_part(s, err);
 	}
 	return r;
 }
@@ -166,6 +160,7 @@ static void fall_back(struct gw_source *s, struct gw_error *err)
 	struct gw_vm *vm = s->c.vm;
 	struct gw_error undo = { 0 };
 	bool cancelled = err->fault == GW_FAULT_CANCELLED;
+	int r;
 
 	if (s->go_sent && !s->peer_not_here) {
 		gw_progress_status(s->c.progress, GODWIT_STATUS_FAILED);
@@ -176,10 +171,16 @@ static void fall_back(struct gw_source *s, struct gw_error *err)
 		err->fault = GW_FAULT_FAILED;
 	if (cancelled)
 		gw_progress_status(s->c.progress, GODWIT_STATUS_CANCELLING);
-	gw_source_peer_tell(s, err);
 	/* The tracker first: a guest that waits for it must go on. */
 	gw_track_stop(s->track);
-	say_where(s, err, vm->ops->save_abort(vm, &undo), &undo);
+	r = vm->ops->save_abort(vm, &undo);
+	say_where(s, err, r, &undo);
+	/*
+	 * A destination that is told throws away what it has. Not if that may
+	 * be the only whole copy: then it keeps it, paused, and says so.
+	 */
+	if (!r || !s->complete)
+		gw_source_peer_tell(s, err);
 	gw_progress_status(s->c.progress, cancelled ?
 						  GODWIT_STATUS_CANCELLED :
 						  GODWIT_STATUS_FAILED);

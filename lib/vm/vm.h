@@ -86,7 +86,8 @@ struct gw_vm_ops {
 	 * has ended, and the VM with it. */
 	int (*save_abort)(struct gw_vm *vm, struct gw_error *err);
 
-	/* All RAM is in place: expect device state. */
+	/* All RAM is in place: expect device state. load_write only collects
+	 * and checks; the VMM sees nothing of it before load_finish. */
 	int (*load_begin)(struct gw_vm *vm, struct gw_error *err);
 	int (*load_write)(struct gw_vm *vm, const void *p, size_t len,
 			  struct gw_error *err);

@@ -125,13 +125,15 @@ void gw_qemu_save_end(struct gw_qemu *q)
 int gw_qemu_save_begin(struct gw_vm *vm, struct gw_error *err)
 {
 	struct gw_qemu *q = gw_qemu_of(vm);
-	char status[32];
-	int r = gw_qemu_status(q, status, err);
+	bool drained = vm->info.direct_io;
+	int r = gw_qemu_check(vm, true, err); /* devices may have been added */
 
-	if (r)
-		return r;
-	vm->info.running = !strcmp(status, "running");
-	r = gw_qemu_settings_save(q, true, err);
+	if (!r && vm->info.direct_io && !drained)
+		r = gw_fail(err, EBUSY,
+			    "a disk with direct I/O was plugged in while '%s' was being moved; the passes so far did not wait for it: start again",
+			    vm->info.name);
+	if (!r)
+		r = gw_qemu_settings_save(q, true, err);
 	if (!r)
 		r = gw_guardian_start(q, err);
 	if (r)
