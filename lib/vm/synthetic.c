@@ -97,16 +97,22 @@ static void *writer(void *arg)
 {
 	struct writer *w = arg;
 	struct synthetic *s = w->s;
-	uint64_t x = mix(s->c.seed + 77 + (uint64_t)w->index), n = 0;
-	uint64_t stride = (uint64_t)s->c.nthreads;
-	int64_t start = gw_now_ns();
+	uint64_t stride = (uint64_t)s->c.nthreads, x = 0, n = 0;
+	int64_t start = 0;
 
 	while (may_run(s)) {
-		int block = (int)((x >> 8) % (uint64_t)s->c.nblocks);
-		uint64_t page = (x >> 16) % (s->c.working_set / stride) *
-					stride + (uint64_t)w->index;
-		uint32_t gen = (s->gen[block][page] & ~ZERO_BIT) + 1;
+		int block;
+		uint64_t page;
+		uint32_t gen;
 
+		if (!n) { /* the seed is known when the VM runs, not before */
+			x = mix(s->c.seed + 77 + (uint64_t)w->index);
+			start = gw_now_ns();
+		}
+		block = (int)((x >> 8) % (uint64_t)s->c.nblocks);
+		page = (x >> 16) % (s->c.working_set / stride) * stride +
+		       (uint64_t)w->index;
+		gen = (s->gen[block][page] & ~ZERO_BIT) + 1;
 		if ((x & 0xff) * 100 < s->c.zero_percent * 256ULL)
 			gen |= ZERO_BIT;
 		write_page(s, block, page, gen);
