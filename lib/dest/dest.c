@@ -135,8 +135,9 @@ static void say_where(struct gw_dest *d, struct gw_error *err, bool not_here)
 	gw_fail_as(err, not_here ? err->fault : GW_FAULT_UNCERTAIN, err->code,
 		   "%.800s; the VM is the source's%s", why,
 		   !not_here  ? " unless the QEMU here runs it: end that" :
-		   d->loading ? ", end the QEMU here" :
-				", the QEMU here waits for another migration");
+		   d->c.vm->info.waiting ?
+				", the QEMU here waits for another migration" :
+				", end the QEMU here");
 }
 
 static void fall_back(struct gw_dest *d, struct gw_error *err)

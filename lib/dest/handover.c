@@ -11,17 +11,22 @@
 #include "base/trace.h"
 #include "dest/internal.h"
 
+int gw_dest_load_begin(struct gw_dest *d, struct gw_error *err)
+{
+	/* Its thread may be in the middle of an extent: nobody waits for it. */
+	gw_prepare_quit(&d->prepare);
+	d->loading = true;
+	return d->c.vm->ops->load_begin(d->c.vm, err);
+}
+
 static int load(struct gw_dest *d, struct gw_error *err)
 {
 	struct gw_vm *vm = d->c.vm;
 	int r;
 
 	gw_progress_status(d->c.progress, GODWIT_STATUS_DEVICE);
-	gw_prepare_stop(&d->prepare);
-	r = vm->ops->load_begin(vm, err);
-	if (!r) /* only checked here, the VMM does not see it yet */
-		r = vm->ops->load_write(vm, d->device, d->device_len, err);
-	d->loading = !r;
+	/* Only checked here, the VMM does not see it yet. */
+	r = vm->ops->load_write(vm, d->device, d->device_len, err);
 	if (!r)
 		r = vm->ops->load_finish(vm, err);
 	return r;

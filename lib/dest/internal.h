@@ -68,6 +68,9 @@ int gw_dest_verify(struct gw_dest *d, const struct gw_record *rec,
 int gw_dest_verify_end(struct gw_dest *d, struct gw_error *err);
 
 /* handover.c */
+/* RAM is complete: get ready to load while the source asks its VMM for the
+ * device state. */
+int gw_dest_load_begin(struct gw_dest *d, struct gw_error *err);
 int gw_dest_hand_over(struct gw_dest *d, struct gw_error *err);
 
 #endif

@@ -140,9 +140,10 @@ static int ram_section(struct gw_dest *d, uint8_t item, struct gw_error *err)
 		gw_progress_status(d->c.progress, GODWIT_STATUS_ACTIVE);
 	else
 		d->now->pass++;
-	if (d->phase == GW_DEST_DEVICE)
-		gw_pause_at(GW_PAUSE_DEST_RAM_COMPLETE);
-	return 0;
+	if (d->phase != GW_DEST_DEVICE)
+		return 0;
+	gw_pause_at(GW_PAUSE_DEST_RAM_COMPLETE);
+	return gw_dest_load_begin(d, err);
 }
 
 /* --- records ------------------------------------------------------------ */

@@ -145,15 +145,21 @@ int gw_prepare_check(struct gw_prepare *p, struct gw_error *err)
 	return -p->failed.code;
 }
 
+void gw_prepare_quit(struct gw_prepare *p)
+{
+	if (!p->started)
+		return;
+	GW_LOCKED(&p->lock);
+	__atomic_store_n(&p->stop, true, __ATOMIC_RELAXED);
+	pthread_cond_signal(&p->work);
+}
+
 void gw_prepare_stop(struct gw_prepare *p)
 {
 	if (!p->ram)
 		return;
 	if (p->started) {
-		pthread_mutex_lock(&p->lock);
-		__atomic_store_n(&p->stop, true, __ATOMIC_RELAXED);
-		pthread_cond_signal(&p->work);
-		pthread_mutex_unlock(&p->lock);
+		gw_prepare_quit(p);
 		pthread_join(p->thread, NULL);
 	}
 	for (int i = 0; i < p->ram->nblocks; i++)

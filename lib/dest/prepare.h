@@ -47,7 +47,10 @@ int gw_prepare_page(struct gw_prepare *p, struct gw_ramblock *b, uint64_t page,
 /* Did the background run out of memory? Return: 0 or -errno with @err. */
 int gw_prepare_check(struct gw_prepare *p, struct gw_error *err) GW_MUST_CHECK;
 
-/* Stop working; what was not prepared is not needed. Idempotent. */
+/* Work no more; what was not prepared is not needed. Does not wait. */
+void gw_prepare_quit(struct gw_prepare *p);
+
+/* The same, and wait for its thread. Idempotent. */
 void gw_prepare_stop(struct gw_prepare *p);
 
 #endif

@@ -21,13 +21,25 @@
 #define LOAD_TIMEOUT_MS	 60000
 #define DEATH_TIMEOUT_MS 2000 /* a process that is being ended */
 
+/*
+ * What load_abort can undo comes first, while the device state is on its way;
+ * `migrate-incoming` works only once, so it waits for a state that is whole.
+ */
 int gw_qemu_load_begin(struct gw_vm *vm, struct gw_error *err)
 {
 	struct gw_qemu *q = gw_qemu_of(vm);
+	int r;
 
 	gw_devstream_fini(&q->stream);
 	gw_devstream_init(&q->stream);
-	return 0;
+	r = gw_qemu_settings_set(q, false, err);
+	/* Whatever -S and `cont` said before: not by itself after loading. */
+	if (!r)
+		r = gw_qmp_do(q->qmp, GW_QMP_TIMEOUT_MS, err, "stop", NULL);
+	if (r)
+		return r;
+	q->dev_fd = gw_qemu_pass_socket(q, "godwit-load", err);
+	return q->dev_fd < 0 ? -EREMOTEIO : 0;
 }
 
 int gw_qemu_load_write(struct gw_vm *vm, const void *p, size_t len,
@@ -170,16 +182,9 @@ int gw_qemu_load_finish(struct gw_vm *vm, struct gw_error *err)
 		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
 				  "the device state (%zu bytes) has no end",
 				  q->stream.len);
-	r = gw_qemu_settings_set(q, false, err);
-	/* Whatever -S and `cont` said before: not by itself after loading. */
-	if (!r)
-		r = gw_qmp_do(q->qmp, GW_QMP_TIMEOUT_MS, err, "stop", NULL);
-	if (r)
-		return r;
-	fd = gw_qemu_pass_socket(q, "godwit-load", err);
-	if (fd < 0)
-		return -EREMOTEIO;
+	fd = gw_take_fd(&q->dev_fd);
 	q->loading = true;
+	vm->info.waiting = false;
 	r = gw_qmp_do(q->qmp, GW_QMP_TIMEOUT_MS, err, "migrate-incoming",
 		      keeps ? "{s:s, s:b}" : "{s:s}", "uri", "fd:godwit-load",
 		      "exit-on-error", 0);
@@ -198,14 +203,36 @@ int gw_qemu_load_finish(struct gw_vm *vm, struct gw_error *err)
 	return r;
 }
 
+/* Nothing was fed: QEMU waits as it did before load_begin. */
+static void take_back(struct gw_qemu *q)
+{
+	struct gw_error err;
+
+	if (q->dev_fd >= 0) {
+		close(q->dev_fd);
+		q->dev_fd = -1;
+		if (gw_qmp_do(q->qmp, GW_QMP_TIMEOUT_MS, &err, "closefd",
+			      "{s:s}", "fdname", "godwit-load"))
+			gw_debug("%s", err.msg);
+	}
+	if (q->old_capabilities)
+		gw_qemu_settings_restore(q);
+}
+
 int gw_qemu_load_abort(struct gw_vm *vm, struct gw_error *err)
 {
 	struct gw_qemu *q = gw_qemu_of(vm);
 	char status[32];
 	int r;
 
-	if (!q->loading || gw_qemu_dead(q))
+	if (gw_qemu_dead(q)) {
+		vm->info.waiting = false;
 		return 0;
+	}
+	if (!q->loading) {
+		take_back(q);
+		return 0;
+	}
 	gw_qemu_note(q, "failed", "destination",
 		     "an incoming migration failed here; the VM is at the source. End this QEMU");
 	r = gw_qemu_status(q, status, err);
@@ -257,7 +284,6 @@ int gw_qemu_run(struct gw_vm *vm, struct gw_error *err)
 	if (r)
 		return r;
 	vm->info.running = true;
-	vm->info.waiting = false;
 	gw_qemu_settings_restore(q);
 	if (q->ref.dir[0])
 		gw_rundir_note_clear(q->ref.dir);
