@@ -220,7 +220,7 @@ int gw_dest_run(const struct gw_dest_config *c, struct gw_error *err)
 		r = gw_dest_receive(d, err);
 	if (!r)
 		r = gw_dest_hand_over(d, err);
-	d->now->transferred = c->chan->bytes_read;
+	d->now->transferred = gw_chan_bytes_read(c->chan);
 	if (d->probe)
 		r = -EAGAIN;
 	else if (r)

@@ -93,7 +93,7 @@ static int ram_records(struct gw_dest *d, struct gw_error *err)
 					  "RAM record 0x%x was not agreed on",
 					  rec.kind);
 		}
-		d->now->transferred = d->c.chan->bytes_read;
+		d->now->transferred = gw_chan_bytes_read(d->c.chan);
 		gw_progress_tick(d->c.progress);
 	}
 	return r;

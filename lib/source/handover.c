@@ -140,7 +140,7 @@ static int send_go(struct gw_source *s, struct gw_error *err)
 	s->c.chan->cancel = NULL; /* too late for that */
 	r = gw_write_flush(&s->out, err);
 	s->go_sent = !r;
-	s->now->transferred = s->c.chan->bytes_written;
+	s->now->transferred = gw_chan_bytes_written(s->c.chan);
 	GW_TRACE1(go, r);
 	return r;
 }

@@ -58,13 +58,13 @@ int gw_source_flush_question(struct gw_source *s, struct gw_error *err)
 		gw_source_peer_reason(s, err);
 		return -err->code;
 	}
-	s->now->transferred = s->c.chan->bytes_written;
+	s->now->transferred = gw_chan_bytes_written(s->c.chan);
 	return 0;
 }
 
 int gw_source_flush(struct gw_source *s, struct gw_error *err)
 {
-	uint64_t before = s->c.chan->bytes_written, sent;
+	uint64_t before = gw_chan_bytes_written(s->c.chan), sent;
 	int64_t t0 = gw_now_ns();
 	int r = gw_write_flush(&s->out, err);
 
@@ -72,8 +72,8 @@ int gw_source_flush(struct gw_source *s, struct gw_error *err)
 		gw_source_peer_reason(s, err);
 		return -err->code;
 	}
-	sent = s->c.chan->bytes_written - before;
-	s->now->transferred = s->c.chan->bytes_written;
+	sent = gw_chan_bytes_written(s->c.chan) - before;
+	s->now->transferred = gw_chan_bytes_written(s->c.chan);
 	r = throttle(s, sent, err);
 	s->pass_bytes += sent;
 	s->pass_ns += gw_now_ns() - t0;

@@ -475,8 +475,3 @@ bool gw_synthetic_running(struct gw_vm *vm)
 	GW_LOCKED(&s->lock);
 	return s->run;
 }
-
-uint64_t gw_synthetic_writes(struct gw_vm *vm)
-{
-	return __atomic_load_n(&of(vm)->writes, __ATOMIC_RELAXED);
-}

@@ -49,7 +49,4 @@ int gw_synthetic_check(struct gw_vm *vm, struct gw_error *err) GW_MUST_CHECK;
 /* Do its writers run now? */
 bool gw_synthetic_running(struct gw_vm *vm);
 
-/* Writes so far, over the VM's whole life: travels in the device state. */
-uint64_t gw_synthetic_writes(struct gw_vm *vm);
-
 #endif

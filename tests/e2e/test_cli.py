@@ -27,14 +27,8 @@ SLOW = ["--max-bandwidth", "4M"]  # a minute, if nobody ends it
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    for path in (harness.GODWIT, os.path.join(harness.GUEST, "initrd.gz"),
-                 qemu_path("10.0") or "QEMU 10.0"):
-        if not os.path.exists(path):
-            pytest.skip(f"{path} is missing: run the tests by 'make check'")
-    env = harness.Env(tmp_path_factory.mktemp("cli"))
-    yield Pair(env)
-    env.close()
+def place(module_env):
+    return Pair(module_env)
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import tempfile
 
 import pytest
 
-import harness
 from harness import (CONVERGE, OK, USAGE, assert_one_story, make_disk,
                      qemu_path, takes_direct_io, wait_until)
 
@@ -63,14 +62,8 @@ class Traveller:
 
 
 @pytest.fixture(scope="module")
-def station(tmp_path_factory):
-    for path in (harness.GODWIT, os.path.join(harness.GUEST, "initrd.gz"),
-                 qemu_path("10.0") or "QEMU 10.0"):
-        if not os.path.exists(path):
-            pytest.skip(f"{path} is missing: run the tests by 'make check'")
-    env = harness.Env(tmp_path_factory.mktemp("move"))
-    yield Traveller(env)
-    env.close()
+def station(module_env):
+    return Traveller(module_env)
 
 
 @pytest.fixture

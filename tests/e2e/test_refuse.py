@@ -28,14 +28,8 @@ RAM = 256 * MIB
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    for path in (harness.GODWIT, os.path.join(harness.GUEST, "initrd.gz"),
-                 qemu_path("10.0") or "QEMU 10.0"):
-        if not os.path.exists(path):
-            pytest.skip(f"{path} is missing: run the tests by 'make check'")
-    env = harness.Env(tmp_path_factory.mktemp("refuse"))
-    yield Pair(env)
-    env.close()
+def place(module_env):
+    return Pair(module_env)
 
 
 @pytest.fixture

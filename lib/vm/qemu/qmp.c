@@ -683,8 +683,3 @@ pid_t gw_qmp_peer_pid(const struct gw_qmp *q)
 		return 0;
 	return u.pid;
 }
-
-int gw_qmp_fd(const struct gw_qmp *q)
-{
-	return q->fd;
-}

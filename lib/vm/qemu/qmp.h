@@ -67,9 +67,6 @@ const struct gw_qmp_version *gw_qmp_version(const struct gw_qmp *q);
 /* The process at the other end (who listens), 0: unknown. */
 pid_t gw_qmp_peer_pid(const struct gw_qmp *q);
 
-/* To poll(2) for POLLIN beside other descriptors, then gw_qmp_poll(). */
-int gw_qmp_fd(const struct gw_qmp *q);
-
 /*
  * Execute @command with the arguments of @args_fmt (json_pack() format of an
  * object, NULL: none) and wait for its reply.
