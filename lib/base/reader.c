@@ -182,6 +182,19 @@ void gw_read_bytes(struct gw_reader *r, void *dst, size_t len)
 		memset(d, 0, len);
 }
 
+/* Past what is buffered, in one step. */
+static void seek(struct gw_reader *r, uint64_t len)
+{
+	int n;
+
+	r->pos = r->end = 0;
+	n = r->seek(r->arg, len, &r->err);
+	if (!n)
+		r->offset += len;
+	else if (!gw_read_failed(r))
+		r->err.code = -n;
+}
+
 void gw_read_skip(struct gw_reader *r, uint64_t len)
 {
 	while (len && !gw_read_failed(r)) {
@@ -191,6 +204,10 @@ void gw_read_skip(struct gw_reader *r, uint64_t len)
 		r->pos += n;
 		r->offset += n;
 		len -= n;
+		if (len > r->cap && r->seek) {
+			seek(r, len);
+			return;
+		}
 		if (len && !gw_read_peek(r, 1))
 			return;
 	}

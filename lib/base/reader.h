@@ -22,8 +22,12 @@
 typedef ssize_t (*gw_refill_fn)(void *arg, const struct iovec *iov, int niov,
 				struct gw_error *err);
 
+/* Step over @len bytes without reading them. Return: 0 or -errno with @err. */
+typedef int (*gw_seek_fn)(void *arg, uint64_t len, struct gw_error *err);
+
 struct gw_reader {
 	gw_refill_fn refill; /* NULL: only what is in buf */
+	gw_seek_fn seek;     /* optional, set after init: a file */
 	void *arg;
 	uint8_t *buf;
 	size_t cap, pos, end; /* unread bytes are buf[pos..end) */

@@ -137,10 +137,11 @@ static void send_page(struct gw_source *s, struct gw_ramblock *b,
 	 * to the channel: then it is dirty again and will be sent again.
 	 */
 	if (gw_page_is_zero(p)) {
-		gw_ram_put_zero(&s->out, &s->encoder, b, addr);
+		gw_ram_put_zero(&s->out, &s->encoder, b->idstr, addr);
 		s->now->duplicate++;
 	} else {
-		gw_ram_put_page(&s->out, &s->encoder, b, addr, p);
+		gw_ram_put_page(&s->out, &s->encoder, b->idstr, addr,
+				p);
 		s->now->normal++;
 		if (s->verify)
 			gw_bitmap_set(&b->placed, page);
@@ -190,7 +191,7 @@ static int send_hole(struct gw_source *s, struct gw_ramblock *b, uint64_t at,
 		for (uint64_t page = first; page < at; page++) {
 			if (gw_bitmap_clear(&b->dirty, page))
 				s->now->remaining -= GW_PAGE_SIZE;
-			gw_ram_put_zero(&s->out, &s->encoder, b,
+			gw_ram_put_zero(&s->out, &s->encoder, b->idstr,
 					page << GW_PAGE_BITS);
 			s->now->duplicate++;
 		}

@@ -31,6 +31,14 @@ enum gw_item {
 enum gw_command {
 	GW_CMD_OPEN_RETURN_PATH = 1,
 	GW_CMD_PING = 2,
+	GW_CMD_POSTCOPY_ADVISE = 3,
+	GW_CMD_POSTCOPY_LISTEN = 4,
+	GW_CMD_POSTCOPY_RUN = 5,
+	GW_CMD_POSTCOPY_RAM_DISCARD = 6,
+	GW_CMD_PACKAGED = 7,
+	GW_CMD_ENABLE_COLO = 8,
+	GW_CMD_POSTCOPY_RESUME = 9,
+	GW_CMD_RECV_BITMAP = 10,
 	GW_CMD_SWITCHOVER_START = 11,
 	GW_CMD_MAX = 11,
 };
@@ -53,9 +61,10 @@ enum gw_rp {
 #define GW_RAM_FLAG_XBZRLE	  0x040u
 #define GW_RAM_FLAG_MULTIFD_FLUSH 0x200u
 #define GW_RAM_FLAGS_MASK	  0xfffu
+#define GW_RAM_XBZRLE		  0x01u /* encoding byte of an XBZRLE page */
 
 /* Limits on what a peer may ask us to read or hold. */
-#define GW_MAX_MACHINE_NAME 256u
+#define GW_MAX_MACHINE_NAME 255u
 #define GW_MAX_CAPABILITIES 64u
 #define GW_MAX_VMDESC	    (64u << 20)
 #define GW_MAX_DEVICE_STATE (256u << 20)

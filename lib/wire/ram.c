@@ -5,41 +5,62 @@
 #include <errno.h>
 #include <string.h>
 
+void gw_ram_put_total(struct gw_writer *w, uint64_t total)
+{
+	gw_write_be64(w, total | GW_RAM_FLAG_MEM_SIZE);
+}
+
+void gw_ram_put_entry(struct gw_writer *w, const char *idstr,
+		      uint64_t used_length, const uint64_t *mr_addr)
+{
+	gw_write_cstr8(w, idstr);
+	gw_write_be64(w, used_length);
+	if (mr_addr)
+		gw_write_be64(w, *mr_addr);
+}
+
 void gw_ram_put_table(struct gw_writer *w, const struct gw_ram *ram)
 {
-	gw_write_be64(w, ram->total | GW_RAM_FLAG_MEM_SIZE);
-	for (int i = 0; i < ram->nblocks; i++) {
-		gw_write_cstr8(w, ram->block[i].idstr);
-		gw_write_be64(w, ram->block[i].used_length);
-	}
+	gw_ram_put_total(w, ram->total);
+	for (int i = 0; i < ram->nblocks; i++)
+		gw_ram_put_entry(w, ram->block[i].idstr,
+				 ram->block[i].used_length, NULL);
 }
 
 static void put_header(struct gw_writer *w, struct gw_ram_encoder *e,
-		       const struct gw_ramblock *b, uint64_t addr,
-		       unsigned int kind)
+		       const char *idstr, uint64_t addr, unsigned int kind)
 {
-	if (e->last == b) {
+	if (e->last == idstr) {
 		gw_write_be64(w, addr | kind | GW_RAM_FLAG_CONTINUE);
 		return;
 	}
 	gw_write_be64(w, addr | kind);
-	gw_write_cstr8(w, b->idstr);
-	e->last = b;
+	gw_write_cstr8(w, idstr);
+	e->last = idstr;
 }
 
 void gw_ram_put_page(struct gw_writer *w, struct gw_ram_encoder *e,
-		     const struct gw_ramblock *b, uint64_t addr,
-		     const void *page)
+		     const char *idstr, uint64_t addr, const void *page)
 {
-	put_header(w, e, b, addr, GW_RAM_FLAG_PAGE);
+	put_header(w, e, idstr, addr, GW_RAM_FLAG_PAGE);
 	gw_write_ref(w, page, GW_PAGE_SIZE);
 }
 
 void gw_ram_put_zero(struct gw_writer *w, struct gw_ram_encoder *e,
-		     const struct gw_ramblock *b, uint64_t addr)
+		     const char *idstr, uint64_t addr)
 {
-	put_header(w, e, b, addr, GW_RAM_FLAG_ZERO);
+	put_header(w, e, idstr, addr, GW_RAM_FLAG_ZERO);
 	gw_write_u8(w, 0);
+}
+
+void gw_ram_put_delta(struct gw_writer *w, struct gw_ram_encoder *e,
+		      const char *idstr, uint64_t addr, const void *delta,
+		      uint16_t len)
+{
+	put_header(w, e, idstr, addr, GW_RAM_FLAG_XBZRLE);
+	gw_write_u8(w, GW_RAM_XBZRLE);
+	gw_write_be16(w, len);
+	gw_write_bytes(w, delta, len);
 }
 
 void gw_ram_put_eos(struct gw_writer *w)
@@ -50,18 +71,34 @@ void gw_ram_put_eos(struct gw_writer *w)
 void gw_ram_decoder_init(struct gw_ram_decoder *d, bool ignore_shared)
 {
 	d->ignore_shared = ignore_shared;
+	d->mapped_ram = false;
+	d->base = 0;
 	d->table.n = 0;
 	d->table.total = 0;
 	d->have_table = false;
 	d->last = -1;
 }
 
-static int find(const struct gw_ram_table *t, const char *idstr)
+int gw_ram_table_find(const struct gw_ram_table *t, const char *idstr)
 {
 	for (int i = 0; i < t->n; i++)
 		if (!strcmp(t->entry[i].idstr, idstr))
 			return i;
 	return -1;
+}
+
+/* The header behind an entry; then everything that is not stream is skipped. */
+static int get_mapped(struct gw_reader *r, struct gw_ram_decoder *d,
+		      struct gw_ram_entry *e)
+{
+	uint64_t at = d->base + r->offset + GW_MAPPED_HEADER_SIZE;
+
+	if (gw_mapped_get(r, at, e->used_length, d->ignore_shared,
+			  &e->mapped))
+		return -r->err.code;
+	if (e->mapped.pages_offset)
+		gw_read_skip(r, e->mapped.pages_offset + e->used_length - at);
+	return -r->err.code;
 }
 
 static int get_table(struct gw_reader *r, struct gw_ram_decoder *d,
@@ -86,7 +123,7 @@ static int get_table(struct gw_reader *r, struct gw_ram_decoder *d,
 		e->mr_addr = d->ignore_shared ? gw_read_be64(r) : 0;
 		if (gw_read_failed(r))
 			break;
-		if (find(t, e->idstr) >= 0)
+		if (gw_ram_table_find(t, e->idstr) >= 0)
 			return gw_read_fail(r, EPROTO,
 					    "RAM block '%s' is listed twice",
 					    e->idstr);
@@ -100,6 +137,8 @@ static int get_table(struct gw_reader *r, struct gw_ram_decoder *d,
 				(unsigned long long)left, GW_PAGE_SIZE);
 		left -= e->used_length;
 		t->n++;
+		if (d->mapped_ram && get_mapped(r, d, e))
+			break;
 	}
 	return -r->err.code;
 }
@@ -117,7 +156,7 @@ static int get_block(struct gw_reader *r, struct gw_ram_decoder *d,
 		gw_read_cstr8(r, idstr, "the block name of a RAM page");
 		if (gw_read_failed(r))
 			return -r->err.code;
-		d->last = find(&d->table, idstr);
+		d->last = gw_ram_table_find(&d->table, idstr);
 		if (d->last < 0)
 			return gw_read_fail(r, EPROTO,
 					    "a RAM page for unknown block '%s'",
@@ -151,6 +190,9 @@ int gw_ram_get(struct gw_reader *r, struct gw_ram_decoder *d,
 	case GW_RAM_FLAG_ZERO:
 	case GW_RAM_FLAG_PAGE:
 	case GW_RAM_FLAG_XBZRLE:
+		if (d->mapped_ram)
+			return gw_read_fail(r, EPROTO,
+					    "a page record in a mapped-ram stream, where pages have fixed places");
 		if (get_block(r, d, cont, rec))
 			return -r->err.code;
 		if (rec->kind == GW_RAM_FLAG_ZERO && gw_read_u8(r) != 0)
@@ -170,4 +212,20 @@ int gw_ram_get(struct gw_reader *r, struct gw_ram_decoder *d,
 	return gw_read_fail(r, EPROTO,
 			    "a RAM record with impossible flags 0x%x at 0x%llx",
 			    flags, (unsigned long long)rec->addr);
+}
+
+int gw_ram_get_delta(struct gw_reader *r, uint8_t delta[GW_PAGE_SIZE],
+		     uint16_t *len)
+{
+	uint8_t encoding = gw_read_u8(r);
+	uint16_t n = gw_read_be16(r);
+
+	if (!gw_read_failed(r) && (encoding != GW_RAM_XBZRLE ||
+				   n > GW_PAGE_SIZE))
+		return gw_read_fail(r, EPROTO,
+				    "an XBZRLE page with encoding 0x%02x and %u bytes: only 0x%02x and at most %u are possible",
+				    encoding, n, GW_RAM_XBZRLE, GW_PAGE_SIZE);
+	gw_read_bytes(r, delta, n);
+	*len = n;
+	return -r->err.code;
 }

@@ -33,18 +33,35 @@ void gw_section_get_long(struct gw_reader *r, struct gw_section *s);
 int gw_section_get_footer(struct gw_reader *r, uint32_t id) GW_MUST_CHECK;
 
 /* File header: magic and version, or an error that says what came instead. */
+void gw_stream_put_header(struct gw_writer *w);
 int gw_stream_get_header(struct gw_reader *r) GW_MUST_CHECK;
 
 struct gw_configuration {
 	char machine[GW_MAX_MACHINE_NAME + 1];
 	bool ignore_shared, mapped_ram; /* validated capabilities */
+	uint32_t page_bits; /* target-page-bits subsection; 0: not there */
+	bool have_uuid;	    /* uuid subsection (validate-uuid) */
+	uint8_t uuid[16];
 };
 
+/* Item byte included. */
+void gw_configuration_put(struct gw_writer *w,
+			  const struct gw_configuration *c);
 /* After the item byte; subsections included. */
 int gw_configuration_get(struct gw_reader *r,
 			 struct gw_configuration *c) GW_MUST_CHECK;
 
-/* A command, whole, after the item byte; id and length are checked. */
+/* "PING"; "?" for a number that is none. */
+const char *gw_command_name(unsigned int id);
+
+void gw_command_put(struct gw_writer *w, enum gw_command id);
+void gw_command_put_ping(struct gw_writer *w, uint32_t value);
+
+/*
+ * A command, whole, after the item byte; id and length are checked. Commands
+ * of postcopy and COLO are refused by name: what follows them is no precopy
+ * stream any more.
+ */
 struct gw_command_record {
 	enum gw_command id;
 	uint32_t ping; /* PING */

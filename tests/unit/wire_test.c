@@ -75,9 +75,9 @@ static void ram_pages_come_back(void)
 		page[i] = (uint8_t)(i * 7);
 	begin();
 	gw_ram_put_table(&sink.w, &ram);
-	gw_ram_put_page(&sink.w, &e, &ram.block[0], 0x3000, page);
-	gw_ram_put_zero(&sink.w, &e, &ram.block[0], 0x4000);
-	gw_ram_put_page(&sink.w, &e, &ram.block[1], 0x7000, page);
+	gw_ram_put_page(&sink.w, &e, ram.block[0].idstr, 0x3000, page);
+	gw_ram_put_zero(&sink.w, &e, ram.block[0].idstr, 0x4000);
+	gw_ram_put_page(&sink.w, &e, ram.block[1].idstr, 0x7000, page);
 	gw_ram_put_eos(&sink.w);
 	done(&r);
 	gw_ram_decoder_init(&d, false);
@@ -111,8 +111,8 @@ static void ram_bytes_are_qemus(void)
 
 	two_blocks(&ram);
 	begin();
-	gw_ram_put_zero(&sink.w, &e, &ram.block[0], 0x1000);
-	gw_ram_put_zero(&sink.w, &e, &ram.block[0], 0x2000);
+	gw_ram_put_zero(&sink.w, &e, ram.block[0].idstr, 0x1000);
+	gw_ram_put_zero(&sink.w, &e, ram.block[0].idstr, 0x2000);
 	gw_ram_put_eos(&sink.w);
 	done(&r);
 	CHECK(sink.len == sizeof(want) - 1 ||
