@@ -3,11 +3,10 @@
 #include "wire/devstream.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/bytes.h"
+#include "wire/vmdesc.h"
 
 enum state { HEADER, ITEMS, RAM_RECORDS, TAIL };
 
@@ -190,123 +189,35 @@ static int parse_unit(struct gw_devstream *d, struct gw_error *err)
 /* --- the tail: found by its end, split by its own description ---------- */
 
 /*
- * Bytes of a device section's payload by its vmdesc entry: the sum of its
- * fields' sizes (a size includes nested structs) and of its subsections with
- * their headers (0x05, cstr8 name, be32 version). < 0: not a description.
+ * After each piece: is this the end? Where the last NUL byte is decides which
+ * description could end here, so that every byte is looked at once however
+ * the pieces are cut, and each piece of text is parsed at most once.
  */
-static int64_t described_size(const json_t *obj, int depth)
-{
-	json_t *a, *v;
-	int64_t sum = 0;
-	size_t i;
-
-	if (depth > 32)
-		return -1;
-	json_array_foreach(json_object_get(obj, "fields"), i, v) {
-		json_int_t size = -1, n = 1;
-
-		if (json_unpack(v, "{s:I, s?I}", "size", &size, "array_len",
-				&n) || size < 0 || n < 0 ||
-		    size > GW_MAX_DEVICE_STATE || n > GW_MAX_DEVICE_STATE)
-			return -1;
-		sum += size * n;
-		if (sum > GW_MAX_DEVICE_STATE)
-			return -1;
-	}
-	a = json_object_get(obj, "subsections");
-	json_array_foreach(a, i, v) {
-		const char *name = json_string_value(
-			json_object_get(v, "vmsd_name"));
-		int64_t n = described_size(v, depth + 1);
-
-		if (!name || n < 0 || sum + n > GW_MAX_DEVICE_STATE)
-			return -1;
-		sum += 6 + (int64_t)strlen(name) + n;
-	}
-	return sum;
-}
-
-/* Do the described devices fill [tail, eof) exactly, in order? */
-static int split_tail(struct gw_devstream *d, size_t eof, json_t *vmdesc)
-{
-	json_t *devices = json_object_get(vmdesc, "devices"), *dev;
-	struct gw_reader r;
-	size_t i;
-
-	gw_reader_init_mem(&r, d->buf + d->tail, eof - d->tail);
-	json_array_foreach(devices, i, dev) {
-		const char *name = json_string_value(json_object_get(dev,
-								     "name"));
-		int64_t size = described_size(dev, 0);
-		struct gw_section s;
-
-		if (gw_read_u8(&r) != GW_ITEM_SECTION_FULL || size < 0)
-			return -EPROTO;
-		gw_section_get_long(&r, &s);
-		gw_read_skip(&r, (uint64_t)size);
-		if (gw_section_get_footer(&r, s.id) || !name ||
-		    strcmp(name, s.idstr))
-			return -EPROTO;
-	}
-	d->ndevices = (int)json_array_size(devices);
-	return r.offset == eof - d->tail ? 0 : -EPROTO;
-}
-
-/* footer(5) EOF(1) VMDESCRIPTION(1) length(4) '{': the shape of an end. */
-#define END_SHAPE 12
-
-static bool looks_like_end(const uint8_t *p)
-{
-	return p[0] == GW_ITEM_SECTION_FOOTER && p[5] == GW_ITEM_EOF &&
-	       p[6] == GW_ITEM_VMDESCRIPTION && p[11] == '{';
-}
-
-/* Return: 1 the end, 0 not (yet). *@more: it may still become one. */
-static int try_end(struct gw_devstream *d, size_t at, bool *more)
-{
-	uint32_t len = gw_get_be32(d->buf + at + 7);
-	size_t text = at + END_SHAPE - 1;
-	json_t *j;
-	int r;
-
-	if (len > GW_MAX_VMDESC)
-		return 0;
-	if (d->len - text < len) {
-		*more = true;
-		return 0;
-	}
-	if (d->len - text > len)
-		return 0; /* nothing follows a real end */
-	j = json_loadb((char *)d->buf + text, len, 0, NULL);
-	r = json_is_object(j) && !split_tail(d, at + 5, j);
-	json_decref(j);
-	return r;
-}
-
 static int parse_tail(struct gw_devstream *d, struct gw_error *err)
 {
-	size_t keep = d->len;
+	const uint8_t *tail = d->buf + d->tail, *nul;
+	size_t len = d->len - d->tail, eof, text;
+	struct gw_tail t;
+	int r;
 
-	for (size_t at = d->search; at + END_SHAPE <= d->len; at++) {
-		const uint8_t *p = memchr(d->buf + at, GW_ITEM_SECTION_FOOTER,
-					  d->len - END_SHAPE - at + 1);
-		bool more = false;
-
-		if (!p)
-			break;
-		at = (size_t)(p - d->buf);
-		if (!looks_like_end(p))
-			continue;
-		if (try_end(d, at, &more)) {
-			d->complete = true;
-			return 0;
-		}
-		if (more && at < keep)
-			keep = at; /* look at this one again */
-	}
-	if (keep == d->len)
-		keep = d->len >= END_SHAPE ? d->len - END_SHAPE + 1 : 0;
-	d->search = keep > d->search ? keep : d->search;
+	nul = memrchr(d->buf + d->search, 0, d->len - d->search);
+	if (nul)
+		d->nul = (size_t)(nul - tail);
+	d->search = d->len;
+	if (!gw_tail_ends(tail, len, d->nul, &eof))
+		return 0;
+	text = eof + 6; /* EOF, VMDESCRIPTION, its length */
+	r = gw_tail_split(&t, tail, eof, (const char *)tail + text, len - text,
+			  NULL);
+	if (r == -ENOMEM)
+		return gw_fail(err, ENOMEM,
+			       "no memory to split %zu bytes of device state",
+			       eof);
+	if (r) /* a look-alike in a device's payload */
+		return 0;
+	d->ndevices = t.n;
+	d->complete = true;
+	gw_tail_fini(&t);
 	return 0;
 }
 

@@ -38,8 +38,9 @@ struct gw_devstream {
 	/* private to devstream.c */
 	int state;
 	size_t pos;    /* parsed up to here */
-	size_t search; /* looked for the end up to here */
+	size_t search; /* looked for NUL bytes up to here */
 	size_t tail;   /* the first device section begins here */
+	size_t nul;    /* the tail's last NUL byte, counted from tail */
 	uint32_t ram_id, section_id;
 	bool ram_open;
 	struct gw_ram_decoder ram;

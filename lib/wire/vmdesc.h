@@ -15,10 +15,13 @@
 #ifndef GW_WIRE_VMDESC_H
 #define GW_WIRE_VMDESC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
+
+#define GW_TAIL_MAX_SECTIONS 65536 /* three per vCPU, a few hundred more */
 
 /* One device section of a tail. Offsets count from the tail's first byte. */
 struct gw_tail_section {
@@ -40,7 +43,7 @@ void gw_tail_fini(struct gw_tail *t);
  * Split @len bytes of FULL sections (from the first item byte up to and
  * without EOF) by the description @json of @json_len bytes. Return: 0, or
  * -EPROTO (GW_FAULT_INPUT) naming the section and offset where the two
- * disagree; -ENOMEM.
+ * disagree; -ENOMEM. After an error @t is empty.
  */
 int gw_tail_split(struct gw_tail *t, const void *tail, size_t len,
 		  const char *json, size_t json_len,
@@ -50,7 +53,8 @@ int gw_tail_split(struct gw_tail *t, const void *tail, size_t len,
 int gw_tail_scan(struct gw_tail *t, const void *tail, size_t len,
 		 struct gw_error *err) GW_MUST_CHECK;
 
-/* Both, and do they agree? @t gets the exact one. */
+/* Both, and do they agree? @t gets the exact one. A guest can write a footer
+ * into its own device state, so that they need not. */
 int gw_tail_check(struct gw_tail *t, const void *tail, size_t len,
 		  const char *json, size_t json_len,
 		  struct gw_error *err) GW_MUST_CHECK;
@@ -64,5 +68,11 @@ int gw_tail_check(struct gw_tail *t, const void *tail, size_t len,
 int gw_tail_find_end(const void *tail, size_t len, size_t *eof,
 		     const char **json, size_t *json_len,
 		     struct gw_error *err) GW_MUST_CHECK;
+
+/*
+ * The same while a tail arrives: do these @len bytes end with a description,
+ * by their shape? @nul: offset of the last NUL byte among them. Constant time.
+ */
+bool gw_tail_ends(const void *tail, size_t len, size_t nul, size_t *eof);
 
 #endif

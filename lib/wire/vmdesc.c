@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* vmdesc.c - see vmdesc.h. */
+#include "wire/vmdesc.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/reader.h"
+#include "wire/section.h"
+
+/* Subsections within subsections; QEMU has three levels at most. */
+#define MAX_DEPTH 32
+
+/* A parsed value costs up to 250 bytes, its text as few as 3. A VM with 500
+ * vCPUs has about a million. */
+#define MAX_VALUES (2u << 20)
+
+#define FOOTER_SIZE 5
+#define LONG_HEADER 5 /* the item byte and the id */
+#define MIN_SECTION (LONG_HEADER + 2 + 8 + FOOTER_SIZE)
+
+void gw_tail_fini(struct gw_tail *t)
+{
+	free(t->section);
+	t->section = NULL;
+	t->n = 0;
+}
+
+static int append(struct gw_tail *t, const struct gw_tail_section *s,
+		  struct gw_error *err)
+{
+	/* Room is doubled whenever n is a power of two. */
+	if (!(t->n & (t->n - 1)) && t->n != 1) {
+		size_t room = t->n ? (size_t)t->n * 2 : 2;
+		void *p;
+
+		if (t->n >= GW_TAIL_MAX_SECTIONS)
+			return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+					  "more than %d device sections",
+					  GW_TAIL_MAX_SECTIONS);
+		p = realloc(t->section, room * sizeof(*s));
+		if (!p)
+			return gw_fail(err, ENOMEM,
+				       "no memory for %zu device sections",
+				       room);
+		t->section = p;
+	}
+	t->section[t->n++] = *s;
+	return 0;
+}
+
+/* The header of the section at @r, up to its payload. */
+static int get_header(struct gw_reader *r, struct gw_tail_section *s)
+{
+	struct gw_section h;
+	uint8_t item;
+
+	s->offset = (size_t)r->offset;
+	item = gw_read_u8(r);
+	if (!gw_read_failed(r) && item != GW_ITEM_SECTION_FULL)
+		return gw_read_fail(r, EPROTO,
+				    "byte 0x%02x where a device section (0x%02x) should begin",
+				    item, GW_ITEM_SECTION_FULL);
+	gw_section_get_long(r, &h);
+	memcpy(s->idstr, h.idstr, sizeof(s->idstr));
+	s->id = h.id;
+	s->instance_id = h.instance_id;
+	s->version_id = h.version_id;
+	s->payload = (size_t)r->offset;
+	return -r->err.code;
+}
+
+/* Every failure here is damaged input, also "the stream ends". */
+static int bad_section(const struct gw_reader *r, int i, size_t at,
+		       struct gw_error *err)
+{
+	return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+			  "device section %d at byte %zu of the device state: %s",
+			  i, at, r->err.msg);
+}
+
+/* --- by the description ------------------------------------------------ */
+
+/*
+ * Bytes of a device section's payload by its entry: the sum of its fields'
+ * sizes (a size includes nested structs) and of its subsections with their
+ * headers (0x05, cstr8 name, be32 version). < 0: not a description.
+ */
+static int64_t described_size(const json_t *obj, int depth)
+{
+	json_t *v;
+	int64_t sum = 0;
+	size_t i;
+
+	if (depth > MAX_DEPTH)
+		return -1;
+	json_array_foreach(json_object_get(obj, "fields"), i, v) {
+		json_int_t size = -1, n = 1;
+
+		if (json_unpack(v, "{s:I, s?I}", "size", &size, "array_len",
+				&n) || size < 0 || n < 0 ||
+		    size > GW_MAX_DEVICE_STATE || n > GW_MAX_DEVICE_STATE)
+			return -1;
+		sum += size * n;
+		if (sum > GW_MAX_DEVICE_STATE)
+			return -1;
+	}
+	json_array_foreach(json_object_get(obj, "subsections"), i, v) {
+		const char *name = json_string_value(
+			json_object_get(v, "vmsd_name"));
+		int64_t n = described_size(v, depth + 1);
+
+		if (!name || n < 0)
+			return -1;
+		sum += 6 + (int64_t)strlen(name) + n;
+		if (sum > GW_MAX_DEVICE_STATE)
+			return -1;
+	}
+	return sum;
+}
+
+/* One section against its entry. */
+static int get_described(struct gw_reader *r, const json_t *dev,
+			 struct gw_tail_section *s)
+{
+	const char *name = json_string_value(json_object_get(dev, "name"));
+	const json_t *inst = json_object_get(dev, "instance_id");
+	int64_t size = described_size(dev, 0);
+
+	if (get_header(r, s))
+		return -r->err.code;
+	if (!name || size < 0)
+		return gw_read_fail(r, EPROTO,
+				    "its entry in the description has no name or impossible sizes");
+	if (strcmp(name, s->idstr) ||
+	    (inst && json_integer_value(inst) != s->instance_id))
+		return gw_read_fail(r, EPROTO,
+				    "it is '%s' %u, but the description lists '%s' %lld",
+				    s->idstr, s->instance_id, name,
+				    (long long)json_integer_value(inst));
+	s->size = (size_t)size;
+	gw_read_skip(r, s->size);
+	return gw_section_get_footer(r, s->id);
+}
+
+static int split(struct gw_tail *t, struct gw_reader *r, const json_t *devices,
+		 size_t len, struct gw_error *err)
+{
+	struct gw_tail_section s;
+	const json_t *dev;
+	size_t i;
+	int ret;
+
+	json_array_foreach(devices, i, dev) {
+		if (get_described(r, dev, &s))
+			return bad_section(r, (int)i, s.offset, err);
+		ret = append(t, &s, err);
+		if (ret)
+			return ret;
+	}
+	if (r->offset != len)
+		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+				  "%zu bytes of device state follow the %d sections of the description",
+				  len - (size_t)r->offset, t->n);
+	return 0;
+}
+
+static json_t *load_description(const char *json, size_t len,
+				struct gw_error *err)
+{
+	json_error_t why;
+	size_t values = 1;
+	json_t *j;
+
+	if (len > GW_MAX_VMDESC) {
+		gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+			   "the description of the device state is %zu bytes, the limit is %u",
+			   len, GW_MAX_VMDESC);
+		return NULL;
+	}
+	for (size_t i = 0; i < len; i++)
+		values += json[i] == ',' || json[i] == '[' || json[i] == '{';
+	if (values > MAX_VALUES) {
+		gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+			   "the description of the device state has %zu values, the limit is %u",
+			   values, MAX_VALUES);
+		return NULL;
+	}
+	j = json_loadb(json, len, 0, &why);
+	if (json_is_array(json_object_get(j, "devices")))
+		return j;
+	gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+		   "the description of the device state is no JSON with a list of devices%s%s",
+		   j ? "" : ": ", j ? "" : why.text);
+	json_decref(j);
+	return NULL;
+}
+
+int gw_tail_split(struct gw_tail *t, const void *tail, size_t len,
+		  const char *json, size_t json_len, struct gw_error *err)
+{
+	struct gw_reader r;
+	json_t *j;
+	int ret;
+
+	memset(t, 0, sizeof(*t));
+	j = load_description(json, json_len, err);
+	if (!j)
+		return -EPROTO;
+	gw_reader_init_mem(&r, tail, len);
+	ret = split(t, &r, json_object_get(j, "devices"), len, err);
+	json_decref(j);
+	if (ret)
+		gw_tail_fini(t);
+	return ret;
+}
+
+/* --- by footers -------------------------------------------------------- */
+
+/* Can a device section begin at @p, or is it the end of the tail? */
+static bool may_begin(const uint8_t *p, const uint8_t *end)
+{
+	size_t n;
+
+	if (p == end)
+		return true;
+	if (end - p < MIN_SECTION || p[0] != GW_ITEM_SECTION_FULL)
+		return false;
+	n = p[LONG_HEADER];
+	if (!n || (size_t)(end - p) < MIN_SECTION - 1 + n)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if (p[LONG_HEADER + 1 + i] < 0x20 ||
+		    p[LONG_HEADER + 1 + i] > 0x7e)
+			return false;
+	return true;
+}
+
+/* The footer of section @id, at @p or later; NULL: none. */
+static const uint8_t *find_footer(const uint8_t *p, const uint8_t *end,
+				  uint32_t id)
+{
+	uint8_t want[FOOTER_SIZE] = { GW_ITEM_SECTION_FOOTER };
+
+	gw_put_be32(want + 1, id);
+	while ((p = memmem(p, (size_t)(end - p), want, sizeof(want)))) {
+		if (may_begin(p + FOOTER_SIZE, end))
+			return p;
+		p++;
+	}
+	return NULL;
+}
+
+int gw_tail_scan(struct gw_tail *t, const void *tail, size_t len,
+		 struct gw_error *err)
+{
+	const uint8_t *b = tail, *footer;
+	struct gw_tail_section s;
+	struct gw_reader r;
+	int ret = 0;
+
+	memset(t, 0, sizeof(*t));
+	gw_reader_init_mem(&r, tail, len);
+	while (!ret && r.offset < len) {
+		if (get_header(&r, &s)) {
+			ret = bad_section(&r, t->n, s.offset, err);
+			break;
+		}
+		footer = find_footer(b + s.payload, b + len, s.id);
+		if (!footer) {
+			ret = gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+					 "device section %d ('%s' %u) at byte %zu of the device state has no footer",
+					 t->n, s.idstr, s.instance_id,
+					 s.offset);
+			break;
+		}
+		s.size = (size_t)(footer - b) - s.payload;
+		gw_read_skip(&r, s.size + FOOTER_SIZE);
+		ret = append(t, &s, err);
+	}
+	if (ret)
+		gw_tail_fini(t);
+	return ret;
+}
+
+/* --- both -------------------------------------------------------------- */
+
+static int compare(const struct gw_tail *a, const struct gw_tail *b,
+		   struct gw_error *err)
+{
+	/* Both are in order and cover the same bytes: when all sections of
+	 * one are found in the other there are no more in it. */
+	for (int i = 0; i < a->n; i++) {
+		const struct gw_tail_section *s = &a->section[i];
+
+		if (i < b->n && b->section[i].offset == s->offset &&
+		    b->section[i].size == s->size)
+			continue;
+		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+				  "device section %d ('%s' %u) at byte %zu of the device state has %zu bytes by the description, but its footers say otherwise",
+				  i, s->idstr, s->instance_id, s->offset,
+				  s->size);
+	}
+	return 0;
+}
+
+int gw_tail_check(struct gw_tail *t, const void *tail, size_t len,
+		  const char *json, size_t json_len, struct gw_error *err)
+{
+	struct gw_tail scan;
+	int ret = gw_tail_split(t, tail, len, json, json_len, err);
+
+	if (ret)
+		return ret;
+	ret = gw_tail_scan(&scan, tail, len, err);
+	if (!ret) {
+		ret = compare(t, &scan, err);
+		gw_tail_fini(&scan);
+	}
+	if (ret)
+		gw_tail_fini(t);
+	return ret;
+}
+
+/* --- the end ----------------------------------------------------------- */
+
+/* EOF(1) VMDESCRIPTION(1) length(4), then '{' */
+#define END_HEADER 6
+
+/* Only a footer or nothing at all is before EOF. */
+static bool may_be_eof(const uint8_t *b, size_t at)
+{
+	return b[at] == GW_ITEM_EOF &&
+	       (at == 0 || (at >= FOOTER_SIZE &&
+			    b[at - FOOTER_SIZE] == GW_ITEM_SECTION_FOOTER));
+}
+
+bool gw_tail_ends(const void *tail, size_t len, size_t nul, size_t *eof)
+{
+	const uint8_t *b = tail;
+
+	/*
+	 * JSON has no NUL, so the last one of all bytes is in the length
+	 * before it, or EOF itself.
+	 */
+	for (size_t i = 0; i < END_HEADER && i <= nul; i++) {
+		size_t at = nul - i;
+
+		if (len - at <= END_HEADER || !may_be_eof(b, at) ||
+		    b[at + 1] != GW_ITEM_VMDESCRIPTION ||
+		    b[at + END_HEADER] != '{')
+			continue;
+		if (gw_get_be32(b + at + 2) == len - at - END_HEADER &&
+		    len - at - END_HEADER <= GW_MAX_VMDESC) {
+			*eof = at;
+			return true;
+		}
+	}
+	return false;
+}
+
+int gw_tail_find_end(const void *tail, size_t len, size_t *eof,
+		     const char **json, size_t *json_len, struct gw_error *err)
+{
+	const uint8_t *b = tail, *nul = len ? memrchr(b, 0, len) : NULL;
+
+	*json = NULL;
+	*json_len = 0;
+	if (nul && gw_tail_ends(tail, len, (size_t)(nul - b), eof)) {
+		*json = (const char *)b + *eof + END_HEADER;
+		*json_len = len - *eof - END_HEADER;
+		return 0;
+	}
+	if (len && may_be_eof(b, len - 1)) {
+		*eof = len - 1;
+		return 0;
+	}
+	return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+			  "the device state (%zu bytes) does not end with a section footer, EOF and a description of its own length (of at most %u): it is cut short, or something follows it",
+			  len, GW_MAX_VMDESC);
+}
