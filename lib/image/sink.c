@@ -2,6 +2,10 @@
 /* sink.c - see sink.h: what all sinks have in common. */
 #include "image/sink.h"
 
+#include <errno.h>
+#include <string.h>
+
+#include "image/internal.h"
 #include "page/zero.h"
 #include "ram/block.h"
 
@@ -45,4 +49,41 @@ int gw_sink_write(struct gw_sink *s, int block, uint64_t first, uint32_t n,
 		at += len;
 	}
 	return 0;
+}
+
+void gw_image_put_end(struct gw_writer *w, const char *vmdesc,
+		      size_t vmdesc_len)
+{
+	gw_write_u8(w, GW_ITEM_EOF);
+	if (!vmdesc)
+		return;
+	gw_write_u8(w, GW_ITEM_VMDESCRIPTION);
+	gw_write_be32(w, (uint32_t)vmdesc_len);
+	gw_write_ref(w, vmdesc, vmdesc_len);
+}
+
+static const struct {
+	const char *name;
+	struct gw_sink *(*open)(const char *path,
+				const struct gw_sink_options *o,
+				struct gw_error *err);
+} formats[] = {
+	{ "stream", gw_sink_stream_file },
+	{ "mapped-ram", gw_sink_mapped_file },
+};
+
+const char *const gw_sink_formats[] = { "stream", "mapped-ram", NULL };
+
+struct gw_sink *gw_sink_file(const char *format, const char *path,
+			     const struct gw_sink_options *o,
+			     struct gw_error *err)
+{
+	static const struct gw_sink_options none;
+
+	for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++)
+		if (!strcmp(formats[i].name, format))
+			return formats[i].open(path, o ? o : &none, err);
+	gw_fail_as(err, GW_FAULT_USAGE, EINVAL, "there is no format '%s'",
+		   format);
+	return NULL;
 }
