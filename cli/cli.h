@@ -18,7 +18,8 @@ struct cli_command {
 	const char *args;    /* "VM URI [options]" */
 	const char *summary; /* one line */
 	const char *help;    /* options and notes, ends with a newline */
-	bool params;	     /* takes the parameters of control/params.c */
+	unsigned int params; /* enum gw_use: which of control/params.c it
+				takes; 0: none */
 	int (*run)(int argc, char **argv); /* argv[0]: the name */
 };
 
@@ -36,9 +37,11 @@ int cmd_list(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_migrate(int argc, char **argv);
 int cmd_receive(int argc, char **argv);
+int cmd_save(int argc, char **argv);
+int cmd_send(int argc, char **argv);
 int cmd_resume(int argc, char **argv);
 
-/* --- operation.c: what migrate and receive have in common -------------- */
+/* --- operation.c: what the commands that move or store have in common --- */
 
 struct cli_operation {
 	struct godwit_params params;
@@ -51,8 +54,13 @@ struct cli_operation {
 int cli_operation_parse(struct cli_operation *o, int argc, char **argv,
 			const char *const names[2]);
 
-/* Run @fn with progress, signals and the final report. Return: exit code. */
-int cli_operation_run(struct cli_operation *o, const char *vm, bool source,
+/*
+ * Run @fn with progress, signals and the final report. @vm: what to attach to,
+ * NULL for an operation on files. @summary: printed after success.
+ * Return: exit code.
+ */
+int cli_operation_run(struct cli_operation *o, const char *vm,
+		      void (*summary)(const struct godwit_stats *s),
 		      int (*fn)(struct godwit_op *op, void *data,
 				struct godwit_error *err),
 		      void *data);
@@ -75,6 +83,10 @@ void cli_progress_init(struct cli_progress *p, bool json, bool quiet);
 void cli_progress_show(const struct godwit_stats *s, void *data);
 /* End an unfinished line. */
 void cli_progress_end(struct cli_progress *p);
-void cli_summary(const struct godwit_stats *s, bool source);
+/* What happened, for people. */
+void cli_summary_migrated(const struct godwit_stats *s);
+void cli_summary_received(const struct godwit_stats *s);
+void cli_summary_saved(const struct godwit_stats *s);
+void cli_summary_sent(const struct godwit_stats *s);
 
 #endif

@@ -14,6 +14,7 @@ int cmd_migrate(int argc, char **argv)
 	int r = cli_operation_parse(&o, argc, argv, names);
 
 	return r ? r :
-		   cli_operation_run(&o, o.positional[0], true, migrate,
+		   cli_operation_run(&o, o.positional[0],
+				     cli_summary_migrated, migrate,
 				     (void *)o.positional[1]);
 }

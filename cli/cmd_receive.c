@@ -31,6 +31,7 @@ int cmd_receive(int argc, char **argv)
 	int r = cli_operation_parse(&o, argc, argv, names);
 
 	return r ? r :
-		   cli_operation_run(&o, o.positional[1], false, receive,
+		   cli_operation_run(&o, o.positional[1],
+				     cli_summary_received, receive,
 				     (void *)o.positional[0]);
 }

@@ -32,28 +32,38 @@ const struct cli_command cli_commands[] = {
 	  "  --hugepages             RAM from huge pages of the default size\n"
 	  "  --agent preload|plugin  how QEMU loads the agent (preload)\n"
 	  "  --dry-run               print the command instead of running it\n",
-	  false, cmd_run },
+	  0, cmd_run },
 	{ "list", "[--json]", "VMs started by 'godwit run'",
-	  "  --json                  a JSON list\n", false, cmd_list },
+	  "  --json                  a JSON list\n", 0, cmd_list },
 	{ "check", "VM [URI] [--json]", "will it work? Before a byte moves",
 	  VM_HELP URI_HELP
 	  "\nWith a URI it asks the 'godwit receive' there, which goes on listening.\n\n"
 	  "  --json                  a JSON object\n",
-	  false, cmd_check },
+	  0, cmd_check },
 	{ "migrate", "VM URI [options]", "live-migrate a VM",
-	  VM_HELP URI_HELP "\n" COMMON_HELP, true, cmd_migrate },
+	  VM_HELP URI_HELP "\n" COMMON_HELP, GW_USE_MIGRATE, cmd_migrate },
 	{ "receive", "URI VM [options]",
 	  "accept one migration into a VM started with --incoming",
-	  URI_HELP VM_HELP "\n" COMMON_HELP, true, cmd_receive },
+	  URI_HELP VM_HELP "\n" COMMON_HELP, GW_USE_RECEIVE, cmd_receive },
+	{ "save", "VM FILE [options]", "save a VM in a file",
+	  VM_HELP
+	  "\nThe VM stands while it is saved (--live: only for the end of it) and goes\n"
+	  "on afterwards (--stop: it stays stopped; --quit: its QEMU ends). FILE is\n"
+	  "replaced when all is written; plain QEMU loads it too.\n\n" COMMON_HELP,
+	  GW_USE_SAVE, cmd_save },
+	{ "send", "FILE URI [options]",
+	  "send a saved VM to a plain QEMU (-incoming) or a 'godwit receive'",
+	  URI_HELP "FILE - is standard input.\n\n" COMMON_HELP, GW_USE_SEND,
+	  cmd_send },
 	{ "resume", "VM [--yes]",
 	  "run a VM that an uncertain hand-over left stopped",
 	  VM_HELP "\n"
 		  "  -y, --yes               do not ask: the VM runs nowhere else\n",
-	  false, cmd_resume },
+	  0, cmd_resume },
 	{ "help", "[COMMAND]", "this, or a command's options", "", false,
 	  cmd_help },
-	{ "version", "", "the version", "", false, cmd_version },
-	{ NULL, NULL, NULL, NULL, false, NULL },
+	{ "version", "", "the version", "", 0, cmd_version },
+	{ NULL, NULL, NULL, NULL, 0, NULL },
 };
 
 const struct cli_command *cli_find(const char *name)
@@ -94,11 +104,12 @@ static void help_all(FILE *f)
 		   "converge, 6 refused by the peer, 7 cancelled, 8 hand-over uncertain.\n");
 }
 
-static void help_params(void)
+static void help_params(unsigned int use)
 {
 	printf("\nParameters, each --NAME VALUE:\n");
 	for (size_t i = 0; i < gw_nparams; i++)
-		printf("  --%-22s%s (%s)\n", gw_params[i].name,
+		if (gw_params[i].uses & use)
+			printf("  --%-22s%s (%s)\n", gw_params[i].name,
 		       gw_params[i].help, gw_params[i].fallback);
 }
 
@@ -117,7 +128,7 @@ static int cmd_help(int argc, char **argv)
 	       c->summary[0] - (c->summary[0] >= 'a' ? 32 : 0), c->summary + 1,
 	       c->help);
 	if (c->params)
-		help_params();
+		help_params(c->params);
 	return 0;
 }
 

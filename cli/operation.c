@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * operation.c - what `migrate` and `receive` have in common: options from the
+ * operation.c - what the commands that move or store have in common: options from the
  * parameter table, Ctrl-C, progress, the final report.
  */
 #include <errno.h>
@@ -29,7 +29,8 @@ void cli_json(json_t *j)
 	json_decref(j);
 }
 
-static void build_options(struct option *o)
+/* Only what is of use for the command: the rest is an unknown option. */
+static void build_options(struct option *o, unsigned int use)
 {
 	int n = 0;
 
@@ -37,11 +38,14 @@ static void build_options(struct option *o)
 	o[n++] = (struct option){ "json", no_argument, NULL, OPT_JSON };
 	o[n++] = (struct option){ "quiet", no_argument, NULL, 'q' };
 	for (size_t i = 0; i < gw_nparams; i++)
-		o[n++] = (struct option){ gw_params[i].name,
-					  gw_params[i].type == GW_PARAM_BOOL ?
-						  optional_argument :
-						  required_argument,
-					  NULL, OPT_PARAM + (int)i };
+		if (gw_params[i].uses & use)
+			o[n++] = (struct option){
+				gw_params[i].name,
+				gw_params[i].type == GW_PARAM_BOOL ?
+					optional_argument :
+					required_argument,
+				NULL, OPT_PARAM + (int)i
+			};
 	o[n] = (struct option){ NULL, 0, NULL, 0 };
 }
 
@@ -59,7 +63,8 @@ static int parse_option(struct cli_operation *o, const char *cmd, int c)
 		o->json = true;
 		return 0;
 	case OPT_SET:
-		r = gw_param_assign(&o->params, optarg, &err);
+		r = gw_param_assign(&o->params, cli_find(cmd)->params, optarg,
+				    &err);
 		break;
 	default:
 		d = &gw_params[c - OPT_PARAM];
@@ -76,7 +81,7 @@ int cli_operation_parse(struct cli_operation *o, int argc, char **argv,
 
 	memset(o, 0, sizeof(*o));
 	godwit_params_init(&o->params);
-	build_options(options);
+	build_options(options, cli_find(argv[0])->params);
 	optind = 0;
 	opterr = 0;
 	while ((c = getopt_long(argc, argv, ":q", options, NULL)) >= 0) {
@@ -124,7 +129,8 @@ static void set_signals(struct godwit_op *op)
 }
 
 static void report(struct cli_operation *o, const struct godwit_stats *s,
-		   bool source, const struct gw_error *err)
+		   void (*summary)(const struct godwit_stats *s),
+		   const struct gw_error *err)
 {
 	if (o->json) {
 		json_t *j = gw_stats_json(s, err);
@@ -136,7 +142,7 @@ static void report(struct cli_operation *o, const struct godwit_stats *s,
 		return;
 	}
 	if (!err->code && !o->quiet)
-		cli_summary(s, source);
+		summary(s);
 }
 
 /*
@@ -155,7 +161,8 @@ static struct godwit_vm *open_vm(const char *vm, struct godwit_error *err)
 	return v;
 }
 
-int cli_operation_run(struct cli_operation *o, const char *vm, bool source,
+int cli_operation_run(struct cli_operation *o, const char *vm,
+		      void (*summary)(const struct godwit_stats *s),
 		      int (*fn)(struct godwit_op *op, void *data,
 				struct godwit_error *err),
 		      void *data)
@@ -164,12 +171,13 @@ int cli_operation_run(struct cli_operation *o, const char *vm, bool source,
 	struct godwit_stats stats = { 0 };
 	struct cli_progress progress;
 	struct godwit_op *op = NULL;
-	struct godwit_vm *v;
+	struct godwit_vm *v = NULL;
 	int r = -1;
 
 	cli_progress_init(&progress, o->json, o->quiet);
-	v = open_vm(vm, &err);
-	if (v)
+	if (vm)
+		v = open_vm(vm, &err);
+	if (v || !vm)
 		op = godwit_op_new(v, &o->params, cli_progress_show, &progress,
 				   &err);
 	if (op) {
@@ -183,7 +191,7 @@ int cli_operation_run(struct cli_operation *o, const char *vm, bool source,
 		stats.status = GODWIT_STATUS_FAILED;
 	if (!r) /* whatever was tried on the way: it worked */
 		err.code = 0;
-	report(o, &stats, source, (struct gw_error *)&err);
+	report(o, &stats, summary, (struct gw_error *)&err);
 	godwit_op_free(op);
 	godwit_vm_close(v);
 	return r ? cli_report((struct gw_error *)&err) : 0;

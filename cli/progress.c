@@ -90,30 +90,65 @@ void cli_progress_end(struct cli_progress *p)
 	p->line_open = false;
 }
 
-void cli_summary(const struct godwit_stats *s, bool source)
+void cli_summary_received(const struct godwit_stats *s)
+{
+	char a[32], b[32], c[32];
+
+	printf("received: %s of RAM and %s of device state in %s; the VM is here now\n",
+	       gw_format_size(a, sizeof(a), s->normal * GW_PAGE_SIZE),
+	       gw_format_size(b, sizeof(b), s->device_bytes),
+	       gw_format_time(c, sizeof(c), s->total_ns));
+}
+
+static void pages(const struct godwit_stats *s, const char *where)
 {
 	char a[32], b[32], c[32], d[32];
 
-	if (!source) {
-		printf("received: %s of RAM and %s of device state in %s; the VM is here now\n",
-		       gw_format_size(a, sizeof(a), s->normal * GW_PAGE_SIZE),
-		       gw_format_size(b, sizeof(b), s->device_bytes),
-		       gw_format_time(c, sizeof(c), s->total_ns));
-		return;
-	}
-	printf("migrated in %s, downtime %s (stopped here to running there), %u passes, tracker %s\n",
-	       gw_format_time(a, sizeof(a), s->total_ns),
-	       gw_format_time(b, sizeof(b), s->downtime_ns), s->pass,
-	       s->tracker ? s->tracker : "?");
-	printf("pages: %llu normal, %llu zero, %llu never populated (not sent)\n",
+	printf("pages: %llu normal, %llu zero, %llu never populated\n",
 	       (unsigned long long)s->normal, (unsigned long long)s->duplicate,
 	       (unsigned long long)s->skipped);
-	printf("on the wire: %s for %s of RAM, %s of it in use; device state %s\n",
-	       gw_format_size(a, sizeof(a), s->transferred),
+	printf("%s: %s for %s of RAM, %s of it in use; device state %s\n",
+	       where, gw_format_size(a, sizeof(a), s->transferred),
 	       gw_format_size(b, sizeof(b), s->total),
 	       gw_format_size(c, sizeof(c), s->populated),
 	       gw_format_size(d, sizeof(d), s->device_bytes));
+}
+
+void cli_summary_migrated(const struct godwit_stats *s)
+{
+	char a[32], b[32];
+
+	printf("migrated in %s, downtime %s (stopped here to running there), %u passes, tracker %s\n",
+	       gw_format_time(a, sizeof(a), s->total_ns),
+	       gw_format_time(b, sizeof(b), s->downtime_ns), s->pass,
+	       s->tracker ? s->tracker : "none");
+	pages(s, "on the wire");
 	if (s->verified)
 		printf("verified: %llu pages compared, all equal\n",
 		       (unsigned long long)s->verified);
+}
+
+void cli_summary_saved(const struct godwit_stats *s)
+{
+	char a[32], b[32];
+
+	printf("saved in %s, %u passes", gw_format_time(a, sizeof(a),
+							s->total_ns),
+	       s->pass);
+	if (s->downtime_ns)
+		printf(", the VM stood for %s",
+		       gw_format_time(b, sizeof(b), s->downtime_ns));
+	printf("\n");
+	pages(s, "written");
+}
+
+void cli_summary_sent(const struct godwit_stats *s)
+{
+	char a[32], b[32];
+
+	printf("sent %s in %s: %llu pages normal, %llu zero; the VM is there now\n",
+	       gw_format_size(a, sizeof(a), s->transferred),
+	       gw_format_time(b, sizeof(b), s->total_ns),
+	       (unsigned long long)s->normal,
+	       (unsigned long long)s->duplicate);
 }

@@ -103,6 +103,13 @@ struct godwit_params {
 					did not lower what is left */
 	bool verify;		     /* hash every page on both sides */
 	const char *tracker;	     /* "auto", "pagemap-scan", "uffd-wp" */
+	bool to_qemu;		     /* migrate: a plain QEMU waits there */
+	bool live;		     /* save: the VM runs meanwhile */
+	bool stop;		     /* save: it stays stopped afterwards */
+	bool quit;		     /* save: its QEMU ends afterwards */
+	const char *format;	     /* save: "mapped-ram", "stream" */
+	uint32_t channels;	     /* threads that carry pages */
+	bool direct_io;		     /* write pages with O_DIRECT */
 };
 
 GODWIT_API void godwit_params_init(struct godwit_params *p);
@@ -152,7 +159,8 @@ GODWIT_API void godwit_vm_close(struct godwit_vm *vm);
 
 struct godwit_op;
 
-/* A cancellable operation on @vm, for one use. NULL with @err. */
+/* A cancellable operation on @vm (NULL: on files alone), for one use. NULL
+ * with @err. */
 GODWIT_API struct godwit_op *godwit_op_new(struct godwit_vm *vm,
 					   const struct godwit_params *params,
 					   godwit_progress_fn progress,
@@ -178,6 +186,23 @@ GODWIT_API int godwit_migrate(struct godwit_op *op, const char *uri,
 GODWIT_API int godwit_receive(struct godwit_op *op, const char *uri,
 			      void (*listening)(const char *uri, void *data),
 			      struct godwit_error *err);
+
+/*
+ * Save the VM in the file @path, as params.format says, in a form that plain
+ * QEMU loads too (mapped-ram: QEMU >= 9.0). The file appears under its name
+ * when all of it is on disk. Then the VM goes on, unless params.stop or .quit.
+ * Return: 0, or -errno with @err: the VM goes on, and there is no new file.
+ */
+GODWIT_API int godwit_save(struct godwit_op *op, const char *path,
+			   struct godwit_error *err);
+
+/*
+ * Send the VM in the file @path ("-": standard input) to what listens at @uri:
+ * a plain QEMU (-incoming) or a godwit that receives. @op has no VM. The file
+ * is left as it is; whoever runs a VM from it twice does so knowingly.
+ */
+GODWIT_API int godwit_send(struct godwit_op *op, const char *path,
+			   const char *uri, struct godwit_error *err);
 
 /* What a destination says of itself. */
 struct godwit_peer {

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # shellcheck shell=bash
-# bash completion for godwit(1). tests/style/docs.sh compares it with what
-# `godwit help` says.
+# bash completion for godwit(1). Commands, options and parameters are those
+# that `godwit help` says; tests/style/docs.sh compares.
 
 # Names of the VMs there are; with an argument only those that were started
 # with --incoming (true) or without (false).
@@ -25,30 +25,61 @@ _godwit_reply()
 	[[ -z ${3-} ]] || compopt -o nospace 2>/dev/null
 }
 
-_godwit_parameters="max-bandwidth downtime-limit handover-timeout \
-connect-timeout idle-timeout max-passes stall-passes verify tracker"
-
-# Options that are followed by a word of their own.
-_godwit_takes_value()
+# Files, and what an answer to $1 may be besides them.
+_godwit_files()
 {
-	case $1 in
-	--agent | --memory | --set | --tracker | --max-bandwidth | \
-	--downtime-limit | --handover-timeout | --connect-timeout | \
-	--idle-timeout | --max-passes | --stall-passes)
-		return 0 ;;
-	esac
-	return 1
+	local name
+
+	COMPREPLY=()
+	while read -r name; do
+		COMPREPLY+=("$name")
+	done < <(compgen -f -- "$1")
+	compopt -o filenames 2>/dev/null
 }
 
-# What may be the value of option $1, for its beginning $2.
+_godwit_commands()
+{
+	godwit help 2>/dev/null | sed -n 's/^  \([a-z][a-z]*\)  .*/\1/p'
+}
+
+# Options of command $1, parameters included.
+_godwit_options()
+{
+	godwit help "$1" 2>/dev/null |
+		sed -n 's/^  \(-[a-zA-Z], \)*\(--[a-z-]*\).*/\2/p'
+}
+
+# Parameters of command $1.
+_godwit_parameters()
+{
+	godwit help "$1" 2>/dev/null | sed -n '/^Parameters/,$p' |
+		sed -n 's/^  --\([a-z-]*\) .*/\1/p'
+}
+
+# Is option $2 of command $1 followed by a word of its own? In the list of
+# options the word stands beside it; a parameter has one unless it is on or off.
+_godwit_takes_value()
+{
+	[[ $2 == --* ]] && godwit help "$1" 2>/dev/null | awk -v option="$2" '
+		/^Parameters/ { parameter = 1 }
+		$1 == option  { if (parameter)
+					found = !/\((on|off)\)$/
+				else
+					found = $0 ~ "^  " option " [^ ]" }
+		END	      { exit !found }'
+}
+
+# What may be the value of option $2 of command $1, for its beginning $3.
 _godwit_value()
 {
-	case $1 in
-	--agent)	_godwit_reply "preload plugin" "$2" ;;
-	--tracker)	_godwit_reply "auto pagemap-scan uffd-wp" "$2" ;;
-	--verify)	_godwit_reply "on off" "$2" ;;
-	--set)		[[ $2 == *=* ]] ||
-				_godwit_reply "$_godwit_parameters" "$2" = ;;
+	case $2 in
+	--agent)	_godwit_reply "preload plugin" "$3" ;;
+	--tracker)	_godwit_reply "auto pagemap-scan uffd-wp" "$3" ;;
+	--format)	[[ $1 != dump ]] || { _godwit_reply "raw elf" "$3"; return; }
+			_godwit_reply "mapped-ram stream" "$3" ;;
+	--set)		[[ $3 == *=* ]] ||
+				_godwit_reply "$(_godwit_parameters "$1")" "$3" = ;;
+	*)		_godwit_reply "on off" "$3" ;;
 	esac
 }
 
@@ -57,23 +88,24 @@ _godwit_argument()
 {
 	case $1:$2 in
 	help:0)
-		_godwit_reply "$_godwit_commands" "$3" ;;
-	migrate:0 | check:0 | resume:0)
+		_godwit_reply "$(_godwit_commands)" "$3" ;;
+	migrate:0 | check:0 | resume:0 | save:0)
 		_godwit_reply "$(_godwit_vms)" "$3" ;;
-	receive:1)
+	receive:1 | restore:1)
 		_godwit_reply "$(_godwit_vms true)" "$3" ;;
-	migrate:1 | check:1 | receive:0)
+	migrate:1 | check:1 | receive:0 | send:1)
 		# behind the colon only the user knows
 		[[ $3 == *:* ]] ||
 			_godwit_reply "tcp unix fd exec" "$3" : ;;
+	save:1 | restore:0 | send:0 | info:0 | verify:0 | diff:[01] | \
+	convert:[01] | dump:[01])
+		_godwit_files "$3" ;;
 	esac
 }
 
-_godwit_commands="run list check migrate receive resume help version"
-
 _godwit()
 {
-	local words cur prev command options i arguments=0
+	local words cur prev command i arguments=0
 
 	# COMP_WORDS is cut at colons, which URIs have.
 	read -ra words <<<"${COMP_LINE:0:COMP_POINT}"
@@ -81,34 +113,24 @@ _godwit()
 	cur=${words[-1]} prev=${words[-2]} command=${words[1]}
 	COMPREPLY=()
 	if ((${#words[@]} == 2)); then
-		_godwit_reply "$_godwit_commands" "$cur"
+		_godwit_reply "$(_godwit_commands)" "$cur"
 		return
 	fi
-	case $command in
-	run)	options="--incoming --memory --hugepages --agent --dry-run" ;;
-	list | check)
-		options="--json" ;;
-	migrate | receive)
-		# shellcheck disable=SC2086 # a list of words
-		options="--json --quiet --set \
-			$(printf -- '--%s ' $_godwit_parameters)" ;;
-	resume)	options="--yes" ;;
-	*)	options= ;;
-	esac
 	for ((i = 2; i < ${#words[@]} - 1; i++)); do
 		if [[ ${words[i]} == -- ]]; then # from here on it is QEMU's
 			((i + 2 == ${#words[@]})) || return
 			_godwit_reply "$(compgen -c qemu-system-)" "$cur"
 			return
 		fi
-		[[ ${words[i]} == -* ]] || _godwit_takes_value "${words[i - 1]}" ||
+		[[ ${words[i]} == -* ]] ||
+			_godwit_takes_value "$command" "${words[i - 1]}" ||
 			arguments=$((arguments + 1))
 	done
 	case $cur in
-	--*=*)	_godwit_value "${cur%%=*}" "${cur#*=}" ;;
-	-*)	_godwit_reply "$options" "$cur" ;;
-	*)	if _godwit_takes_value "$prev"; then
-			_godwit_value "$prev" "$cur"
+	--*=*)	_godwit_value "$command" "${cur%%=*}" "${cur#*=}" ;;
+	-*)	_godwit_reply "$(_godwit_options "$command")" "$cur" ;;
+	*)	if _godwit_takes_value "$command" "$prev"; then
+			_godwit_value "$command" "$prev" "$cur"
 		else
 			_godwit_argument "$command" $arguments "$cur"
 		fi ;;

@@ -10,9 +10,11 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "chan/chan.h"
+#include "control/internal.h"
 #include "control/params.h"
 #include "dest/dest.h"
 #include "godwit.h"
+#include "image/peer_sink.h"
 #include "source/source.h"
 #include "vm/qemu/vm.h"
 
@@ -20,13 +22,6 @@
 _Static_assert(sizeof(struct godwit_error) == sizeof(struct gw_error) &&
 		       (int)GODWIT_UNCERTAIN == (int)GW_FAULT_UNCERTAIN,
 	       "godwit.h and base/error.h describe the same error");
-
-struct godwit_op {
-	struct gw_vm *vm;
-	struct godwit_params params;
-	struct gw_cancel cancel;
-	struct gw_progress progress;
-};
 
 const char *godwit_version(void)
 {
@@ -152,13 +147,30 @@ static void set_peer(struct gw_vm *vm, const struct gw_chan *chan)
 }
 
 /* Both sides talk: a file has nobody at the other end. */
-static int check_uri(const char *uri, struct gw_error *err)
+int gw_api_check_uri(const char *uri, struct gw_error *err)
 {
 	if (strncmp(uri, "file:", 5))
 		return 0;
 	return gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
 			  "'%s': a move needs a peer that answers, so tcp:, unix:, fd: or exec:",
 			  uri);
+}
+
+/* Straight into a plain QEMU. */
+static int migrate_to_qemu(struct gw_source_config *c, struct gw_error *err)
+{
+	int r;
+
+	if (c->params->verify)
+		return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
+				  "a plain QEMU cannot compare hashes: --verify and --to-qemu exclude each other");
+	c->sink = gw_sink_peer(c->chan, c->params, c->cancel, err);
+	c->chan = NULL; /* the sink's now */
+	if (!c->sink)
+		return -err->code;
+	r = gw_source_run(c, err);
+	gw_sink_close(c->sink);
+	return r;
 }
 
 int godwit_migrate(struct godwit_op *op, const char *uri,
@@ -172,7 +184,7 @@ int godwit_migrate(struct godwit_op *op, const char *uri,
 	int r;
 
 	/* A VM that cannot be moved is said before a peer is bothered. */
-	r = check_uri(uri, e);
+	r = gw_api_check_uri(uri, e);
 	if (!r)
 		r = op->vm->ops->check(op->vm, true, e);
 	if (r)
@@ -183,6 +195,8 @@ int godwit_migrate(struct godwit_op *op, const char *uri,
 	if (!c.chan)
 		return -e->code;
 	set_peer(op->vm, c.chan);
+	if (op->params.to_qemu)
+		return migrate_to_qemu(&c, e);
 	r = gw_source_run(&c, e);
 	gw_chan_close(c.chan);
 	return r;
@@ -200,7 +214,7 @@ int godwit_receive(struct godwit_op *op, const char *uri,
 	struct gw_listener *l;
 	int r;
 
-	r = check_uri(uri, e);
+	r = gw_api_check_uri(uri, e);
 	if (!r)
 		r = op->vm->ops->check(op->vm, false, e);
 	if (r)

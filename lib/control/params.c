@@ -12,29 +12,54 @@
 #include "base/units.h"
 #include "track/track.h"
 
+/* What gw_sink_file() writes and gw_image_open() reads. */
+static const char *const formats[] = { "mapped-ram", "stream", NULL };
+
 #define AT(field) offsetof(struct godwit_params, field)
+
+#define PEERS (GW_USE_MIGRATE | GW_USE_RECEIVE | GW_USE_SEND)
+#define LIVE  (GW_USE_MIGRATE | GW_USE_SAVE)
 
 const struct gw_param gw_params[] = {
 	{ "max-bandwidth", GW_PARAM_RATE, AT(max_bandwidth), "0", NULL, NULL,
-	  NULL, "bytes per second sent while the VM runs; 0: no limit" },
+	  NULL, LIVE, "bytes per second sent while the VM runs; 0: no limit" },
 	{ "downtime-limit", GW_PARAM_TIME, AT(downtime_limit_ns), "300ms",
-	  "0", "2000s", NULL, "switch over when what is left fits in this" },
+	  "0", "2000s", NULL, LIVE,
+	  "switch over when what is left fits in this" },
 	{ "handover-timeout", GW_PARAM_TIME, AT(handover_timeout_ns), "5s",
-	  "100ms", "1h", NULL,
+	  "100ms", "1h", NULL, PEERS,
 	  "how long the destination may take to load the device state" },
 	{ "connect-timeout", GW_PARAM_TIME, AT(connect_timeout_ns), "10s",
-	  "1ms", "1h", NULL, "how long connecting and greeting may take" },
+	  "1ms", "1h", NULL, PEERS,
+	  "how long connecting and greeting may take" },
 	{ "idle-timeout", GW_PARAM_TIME, AT(idle_timeout_ns), "30s", "100ms",
-	  "1h", NULL, "a peer that is silent for so long is gone" },
+	  "1h", NULL, PEERS, "a peer that is silent for so long is gone" },
 	{ "max-passes", GW_PARAM_COUNT, AT(max_passes), "0", "0", "1000000",
-	  NULL, "give up after so many passes; 0: no limit" },
+	  NULL, LIVE, "give up after so many passes; 0: no limit" },
 	{ "stall-passes", GW_PARAM_COUNT, AT(stall_passes), "10", "0",
-	  "1000000", NULL,
+	  "1000000", NULL, LIVE,
 	  "give up after so many passes that lowered nothing; 0: never" },
 	{ "verify", GW_PARAM_BOOL, AT(verify), "off", NULL, NULL, NULL,
+	  GW_USE_MIGRATE | GW_USE_RECEIVE,
 	  "compare a hash of every page while the VM stands still" },
 	{ "tracker", GW_PARAM_NAME, AT(tracker), "auto", NULL, NULL,
-	  gw_track_names, "how to find out which pages the guest writes" },
+	  gw_track_names, LIVE,
+	  "how to find out which pages the guest writes" },
+	{ "to-qemu", GW_PARAM_BOOL, AT(to_qemu), "off", NULL, NULL, NULL,
+	  GW_USE_MIGRATE,
+	  "a plain QEMU waits there (-incoming), not godwit" },
+	{ "live", GW_PARAM_BOOL, AT(live), "off", NULL, NULL, NULL,
+	  GW_USE_SAVE, "the VM runs on while it is saved" },
+	{ "stop", GW_PARAM_BOOL, AT(stop), "off", NULL, NULL, NULL,
+	  GW_USE_SAVE, "the VM stays stopped after it was saved" },
+	{ "quit", GW_PARAM_BOOL, AT(quit), "off", NULL, NULL, NULL,
+	  GW_USE_SAVE, "QEMU ends after the VM was saved" },
+	{ "format", GW_PARAM_NAME, AT(format), "mapped-ram", NULL, NULL,
+	  formats, GW_USE_SAVE, "what to write" },
+	{ "channels", GW_PARAM_COUNT, AT(channels), "2", "1", "64", NULL,
+	  GW_USE_SAVE | GW_USE_RESTORE, "threads that carry pages" },
+	{ "direct-io", GW_PARAM_BOOL, AT(direct_io), "off", NULL, NULL, NULL,
+	  GW_USE_SAVE, "write pages past the page cache (O_DIRECT)" },
 };
 const size_t gw_nparams = sizeof(gw_params) / sizeof(gw_params[0]);
 
@@ -144,8 +169,8 @@ int gw_param_set(struct godwit_params *p, const struct gw_param *d,
 	return set_number(field, d, value, err);
 }
 
-int gw_param_assign(struct godwit_params *p, const char *assignment,
-		    struct gw_error *err)
+int gw_param_assign(struct godwit_params *p, unsigned int use,
+		    const char *assignment, struct gw_error *err)
 {
 	const char *eq = strchr(assignment, '=');
 	char name[64], list[512] = "";
@@ -156,10 +181,11 @@ int gw_param_assign(struct godwit_params *p, const char *assignment,
 		 eq ? (int)(eq - assignment) : (int)strlen(assignment),
 		 assignment);
 	d = gw_param_find(name);
-	if (eq && d)
+	if (eq && d && d->uses & use)
 		return gw_param_set(p, d, eq + 1, err);
 	for (size_t i = 0; i < gw_nparams && n < sizeof(list); i++)
-		n += (size_t)snprintf(list + n, sizeof(list) - n, "%s%s",
+		if (gw_params[i].uses & use)
+			n += (size_t)snprintf(list + n, sizeof(list) - n, "%s%s",
 				      i ? ", " : "", gw_params[i].name);
 	return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
 			  "'%s' is not PARAMETER=VALUE; parameters are %s",

@@ -20,6 +20,16 @@ enum gw_param_type {
 	GW_PARAM_NAME, /* const char *, one of a list */
 };
 
+/* The operations that look at a parameter. */
+enum gw_use {
+	GW_USE_MIGRATE = 1,
+	GW_USE_RECEIVE = 2,
+	GW_USE_SAVE = 4,
+	GW_USE_RESTORE = 8,
+	GW_USE_SEND = 16,
+	GW_USE_ALL = 31,
+};
+
 struct gw_param {
 	const char *name; /* also the long option */
 	enum gw_param_type type;
@@ -27,6 +37,7 @@ struct gw_param {
 	const char *fallback; /* default, as a user would write it */
 	const char *min, *max; /* NULL: none */
 	const char *const *names; /* GW_PARAM_NAME */
+	unsigned int uses; /* enum gw_use */
 	const char *help;
 };
 
@@ -39,8 +50,9 @@ const struct gw_param *gw_param_find(const char *name);
 int gw_param_set(struct godwit_params *p, const struct gw_param *d,
 		 const char *value, struct gw_error *err) GW_MUST_CHECK;
 
-/* "NAME=VALUE" */
-int gw_param_assign(struct godwit_params *p, const char *assignment,
+/* "NAME=VALUE", of a parameter that is of use for @use. */
+int gw_param_assign(struct godwit_params *p, unsigned int use,
+		    const char *assignment,
 		    struct gw_error *err) GW_MUST_CHECK;
 
 #endif

@@ -22,9 +22,14 @@
 #include "base/writer.h"
 #include "image/sink.h"
 
-/* What PING of begin and ready carry; the peer answers with the same PONG. */
-#define GW_STREAM_PING_BEGIN 1u
-#define GW_STREAM_PING_READY 2u
+/*
+ * What PING of begin and ready carry; the peer answers with the same PONG. QEMU
+ * takes any value. PING_READY comes among the device sections, which have no
+ * lengths: a receiver that does not understand those (ours) finds it by its
+ * value, which therefore is none that occurs by chance.
+ */
+#define GW_STREAM_PING_BEGIN 0x676f6477u
+#define GW_STREAM_PING_READY 0x676f6478u
 
 /*
  * Where a stream goes. All but flush may be NULL. Each is called from the

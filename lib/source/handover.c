@@ -32,30 +32,6 @@ static int pass_meanwhile(struct gw_source *s, struct gw_error *err)
 	return r ? r : gw_source_pass_part(s, err);
 }
 
-static int relay_device(void *arg, const void *p, size_t len,
-			struct gw_error *err)
-{
-	struct gw_source *s = arg;
-	const uint8_t *b = p;
-
-	while (len) {
-		uint32_t n = len < GW_RECORD_MAX_DEVICE ? (uint32_t)len :
-							  GW_RECORD_MAX_DEVICE;
-		int r;
-
-		gw_record_put(&s->out, GW_RECORD_DEVICE, true, n);
-		gw_write_ref(&s->out, b, n);
-		r = gw_source_flush(s, err);
-		if (r)
-			return r;
-		s->now->device_bytes += n;
-		XXH3_64bits_update(s->device_hash, b, n);
-		b += n;
-		len -= n;
-	}
-	return 0;
-}
-
 int gw_source_stop_vm(struct gw_source *s, struct gw_error *err)
 {
 	int64_t deadline = gw_now_ns() + STOP_TIMEOUT_NS;
@@ -72,11 +48,12 @@ int gw_source_stop_vm(struct gw_source *s, struct gw_error *err)
 			return gw_fail(err, ETIMEDOUT,
 				       "the VMM did not stop the VM within %d s",
 				       (int)(STOP_TIMEOUT_NS / GW_NS_PER_S));
-		r = gw_source_peer_check(s, err);
+		r = s->to->check(s, err);
 		/* What QEMU sent so far (ROMs, video RAM) need not wait. */
 		if (!r)
-			r = vm->ops->save_read(vm, false, relay_device, s, err);
-		if (!r)
+			r = vm->ops->save_read(vm, false, s->to->device, s,
+					       err);
+		if (!r && s->track)
 			r = pass_meanwhile(s, err);
 	}
 	if (r)
@@ -87,20 +64,28 @@ int gw_source_stop_vm(struct gw_source *s, struct gw_error *err)
 	return 0;
 }
 
-static int last_pass(struct gw_source *s, struct gw_error *err)
+int gw_source_last_scan(struct gw_source *s, struct gw_error *err)
 {
 	int r;
 
 	gw_progress_status(s->c.progress, GODWIT_STATUS_PRE_SWITCHOVER);
-	gw_record_put(&s->out, GW_RECORD_STOPPED, false, 0);
+	if (!s->track)
+		return 0;
 	s->now->pass++;
 	r = gw_source_pass_scan(s, err);
 	if (!r)
-		r = gw_source_section(s, GW_ITEM_SECTION_END, err);
-	if (!r && s->verify)
-		r = gw_source_pass_holes(s, err);
+		r = s->to->pass_begin(s, true, err);
+	return r || !s->holes ? r : gw_source_pass_holes(s, err);
+}
+
+static int last_pass(struct gw_source *s, struct gw_error *err)
+{
+	int r;
+
+	gw_record_put(&s->out, GW_RECORD_STOPPED, false, 0);
+	r = gw_source_last_scan(s, err);
 	if (!r)
-		r = gw_source_pass_send(s, err);
+		r = gw_source_pass_send(s, true, err);
 	if (!r && s->verify)
 		r = gw_source_verify(s, err);
 	return r;
@@ -112,7 +97,7 @@ static int send_device(struct gw_source *s, struct gw_error *err)
 	int r;
 
 	gw_progress_status(s->c.progress, GODWIT_STATUS_DEVICE);
-	r = vm->ops->save_read(vm, true, relay_device, s, err);
+	r = vm->ops->save_read(vm, true, s->to->device, s, err);
 	if (r)
 		return r;
 	gw_pause_at(GW_PAUSE_SOURCE_DEVICE);
@@ -145,7 +130,7 @@ static int send_go(struct gw_source *s, struct gw_error *err)
 	return r;
 }
 
-static int uncertain(struct gw_source *s, struct gw_error *err)
+int gw_source_uncertain(struct gw_source *s, struct gw_error *err)
 {
 	gw_error_prefix(err,
 			"the hand-over of '%s' is uncertain: the destination was told to run the VM and its confirmation did not come. The VM stands still here. Look at the destination: if the VM runs there, end the one here; if it cannot run there, 'godwit resume %s' runs it here",
@@ -182,7 +167,8 @@ int gw_source_hand_over(struct gw_source *s, struct gw_error *err)
 	r = gw_source_peer_wait(s, GW_RECORD_RUNNING, limit_ms,
 				"confirm that the VM runs", err);
 	if (r)
-		return s->peer_not_here ? r : uncertain(s, err);
+		return s->peer_not_here ? r :
+						       gw_source_uncertain(s, err);
 	s->now->downtime_ns = gw_now_ns() - s->stopped_ns;
 	vm->ops->save_done(vm);
 	return 0;

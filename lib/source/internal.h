@@ -18,9 +18,48 @@
 #define GW_LOG_MODULE "source"
 #include "base/log.h"
 
+struct gw_source;
+
+/*
+ * Where the VM goes: another godwit (godwit.c) or an image sink (image.c).
+ * Called in this order, from the migration thread; `block` is an index into
+ * vm->ram. The state machine does not know which it is.
+ */
+struct gw_target_ops {
+	/* Is somebody there who can take it? Then (tracker ready) what comes
+	 * first. */
+	int (*setup)(struct gw_source *s, struct gw_error *err);
+	int (*begin)(struct gw_source *s, struct gw_error *err);
+	/* A pass: hole() and extents() only before the first. pages() may turn
+	 * out zero. */
+	int (*extents)(struct gw_source *s, int block,
+		       const struct gw_extent *e, uint32_t n,
+		       struct gw_error *err);
+	int (*hole)(struct gw_source *s, int block, uint64_t first, uint64_t n,
+		    struct gw_error *err);
+	int (*pass_begin)(struct gw_source *s, bool last,
+			  struct gw_error *err);
+	int (*pages)(struct gw_source *s, int block, uint64_t first,
+		     uint32_t n, struct gw_error *err);
+	int (*zeros)(struct gw_source *s, int block, uint64_t first,
+		     uint64_t n, struct gw_error *err);
+	int (*pass_end)(struct gw_source *s, bool last, struct gw_error *err);
+	/* Has the other side, or the user, given up? Never waits. */
+	int (*check)(struct gw_source *s, struct gw_error *err);
+	/* Device state as it comes; a gw_vm_sink, @arg the gw_source. */
+	gw_vm_sink device;
+	/* The VM stands: the rest. */
+	int (*hand_over)(struct gw_source *s, struct gw_error *err);
+	/* It failed: say why, if somebody listens. */
+	void (*tell)(struct gw_source *s, const struct gw_error *why);
+	uint64_t (*nbytes)(struct gw_source *s); /* written so far */
+};
+extern const struct gw_target_ops gw_target_godwit, gw_target_image;
+
 /* Every field belongs to the migration thread. */
 struct gw_source {
 	struct gw_source_config c;
+	const struct gw_target_ops *to;
 	struct godwit_stats *now; /* = &c.progress->now */
 	struct gw_track *track;
 	struct gw_writer out;
@@ -28,6 +67,8 @@ struct gw_source {
 	struct gw_ram_encoder encoder;
 	bool verify; /* one of the sides asked for it */
 	struct gw_limit limit;
+	bool holes;		/* say what became a hole since it was sent */
+	struct gw_image_source *image; /* owned by image.c */
 	bool in_section;	/* between a section's header and its EOS */
 	bool unlimited;		/* the VM stands: no limiter any more */
 	bool complete;		/* all that makes up the VM has left us */
@@ -45,21 +86,34 @@ struct gw_source {
 
 /* pass.c */
 int gw_source_pass_first(struct gw_source *s, struct gw_error *err);
+/* Mark all that is populated as dirty. */
+int gw_source_pass_mark(struct gw_source *s, struct gw_error *err);
 int gw_source_pass_scan(struct gw_source *s, struct gw_error *err);
 int gw_source_pass_part(struct gw_source *s, struct gw_error *err);
-int gw_source_pass_send(struct gw_source *s, struct gw_error *err);
+int gw_source_pass_send(struct gw_source *s, bool last, struct gw_error *err);
 int gw_source_pass_holes(struct gw_source *s, struct gw_error *err);
 int gw_source_pass_pace(struct gw_source *s, struct gw_error *err);
+/* A target wrote something, busy since @since_ns: account for it, keep to the
+ * limit, look at the peer. */
+int gw_source_moved(struct gw_source *s, int64_t since_ns,
+		    struct gw_error *err);
+
+/* godwit.c */
 int gw_source_flush(struct gw_source *s, struct gw_error *err);
 int gw_source_flush_question(struct gw_source *s, struct gw_error *err);
-int gw_source_section(struct gw_source *s, enum gw_item item,
-		      struct gw_error *err);
 void gw_source_section_end(struct gw_source *s);
 int gw_source_verify(struct gw_source *s, struct gw_error *err);
 
+/* image.c: for a source with a sink */
+int gw_source_image_new(struct gw_source *s, struct gw_error *err);
+void gw_source_image_free(struct gw_source *s);
+
 /* handover.c */
 int gw_source_stop_vm(struct gw_source *s, struct gw_error *err);
+int gw_source_last_scan(struct gw_source *s, struct gw_error *err);
 int gw_source_hand_over(struct gw_source *s, struct gw_error *err);
+/* The destination was told to run it and did not confirm: @err says so. */
+int gw_source_uncertain(struct gw_source *s, struct gw_error *err);
 
 /* peer.c: what the destination says */
 int gw_source_greet(struct gw_source *s, bool probe, struct gw_hello *theirs,

@@ -37,7 +37,6 @@ static int flush_whole(void *arg, struct iovec *iov, int niov,
 static int setup(struct gw_source *s, struct gw_error *err)
 {
 	struct gw_vm *vm = s->c.vm;
-	struct gw_hello theirs;
 	int r;
 
 	gw_progress_status(s->c.progress, GODWIT_STATUS_SETUP);
@@ -46,20 +45,15 @@ static int setup(struct gw_source *s, struct gw_error *err)
 	if (!r)
 		r = gw_ram_map(&vm->ram, false, err);
 	if (!r)
-		r = gw_source_greet(s, false, &theirs, err);
+		r = s->to->setup(s, err);
+	if (!r && !s->c.stopped)
+		r = vm->ops->track(vm, s->c.params->tracker, &s->track, err);
 	if (r)
 		return r;
-	gw_hello_fini(&theirs);
-	r = vm->ops->track(vm, s->c.params->tracker, &s->track, err);
-	if (!r)
-		r = gw_source_section(s, GW_ITEM_SECTION_START, err);
-	if (r)
-		return r;
-	s->now->tracker = s->track->ops->name;
+	if (s->track)
+		s->now->tracker = s->track->ops->name;
 	gw_pause_at(GW_PAUSE_SOURCE_SETUP);
-	gw_ram_put_table(&s->out, &vm->ram);
-	gw_source_section_end(s);
-	r = gw_source_flush(s, err);
+	r = s->to->begin(s, err);
 	s->now->setup_ns = gw_now_ns() - s->c.progress->started_ns;
 	return r;
 }
@@ -130,6 +124,14 @@ static int iterate(struct gw_source *s, struct gw_error *err)
 	return r;
 }
 
+/* The VM is to stand while it is copied. */
+static int stop_first(struct gw_source *s, struct gw_error *err)
+{
+	int r = gw_source_stop_vm(s, err);
+
+	return r ? r : gw_source_pass_mark(s, err);
+}
+
 /* Say behind the reason what became of the VM. */
 static void say_where(struct gw_source *s, struct gw_error *err, int r,
 		      const struct gw_error *undo)
@@ -172,7 +174,8 @@ static void fall_back(struct gw_source *s, struct gw_error *err)
 	if (cancelled)
 		gw_progress_status(s->c.progress, GODWIT_STATUS_CANCELLING);
 	/* The tracker first: a guest that waits for it must go on. */
-	gw_track_stop(s->track);
+	if (s->track)
+		gw_track_stop(s->track);
 	r = vm->ops->save_abort(vm, &undo);
 	say_where(s, err, r, &undo);
 	/*
@@ -180,7 +183,7 @@ static void fall_back(struct gw_source *s, struct gw_error *err)
 	 * be the only whole copy: then it keeps it, paused, and says so.
 	 */
 	if (!r || !s->complete)
-		gw_source_peer_tell(s, err);
+		s->to->tell(s, err);
 	gw_progress_status(s->c.progress, cancelled ?
 						  GODWIT_STATUS_CANCELLED :
 						  GODWIT_STATUS_FAILED);
@@ -190,31 +193,48 @@ static void free_source(struct gw_source *s)
 {
 	if (!s)
 		return;
+	gw_source_image_free(s);
 	gw_reader_fini(&s->in);
 	XXH3_freeState(s->device_hash);
 	free(s);
 }
 
-static struct gw_source *new_source(const struct gw_source_config *c)
+/* What a connection to another godwit needs. */
+static int new_peer(struct gw_source *s, struct gw_error *err)
+{
+	struct gw_chan *c = s->c.chan;
+	int r = gw_reader_init(&s->in, gw_chan_refill, c, READ_BUFFER, err);
+
+	s->to = &gw_target_godwit;
+	s->device_hash = XXH3_createState();
+	if (!r && !s->device_hash)
+		r = gw_fail(err, ENOMEM, "no memory to begin a migration");
+	if (r)
+		return r;
+	XXH3_64bits_reset(s->device_hash);
+	c->cancel = s->c.cancel;
+	c->read_timeout_ms = c->write_timeout_ms =
+		s->c.params->idle_timeout_ns / GW_NS_PER_MS;
+	gw_writer_init(&s->out, flush_whole, s);
+	return 0;
+}
+
+static struct gw_source *new_source(const struct gw_source_config *c,
+				    struct gw_error *err)
 {
 	struct gw_source *s = calloc(1, sizeof(*s));
 
-	if (!s)
+	if (!s) {
+		gw_fail(err, ENOMEM, "no memory to begin a migration");
 		return NULL;
+	}
 	s->c = *c;
 	s->now = &c->progress->now;
-	s->device_hash = XXH3_createState();
-	if (!s->device_hash || gw_reader_init(&s->in, gw_chan_refill, c->chan,
-					      READ_BUFFER, NULL)) {
+	gw_limit_init(&s->limit, c->params->max_bandwidth);
+	if (c->sink ? gw_source_image_new(s, err) : new_peer(s, err)) {
 		free_source(s);
 		return NULL;
 	}
-	XXH3_64bits_reset(s->device_hash);
-	c->chan->cancel = c->cancel;
-	c->chan->read_timeout_ms = c->chan->write_timeout_ms =
-		c->params->idle_timeout_ns / GW_NS_PER_MS;
-	gw_writer_init(&s->out, flush_whole, s);
-	gw_limit_init(&s->limit, c->params->max_bandwidth);
 	return s;
 }
 
@@ -226,19 +246,20 @@ int gw_source_run(const struct gw_source_config *c, struct gw_error *err)
 
 	if (!err)
 		err = &local;
-	s = new_source(c);
+	s = new_source(c, err);
 	if (!s)
-		return gw_fail(err, ENOMEM, "no memory to begin a migration");
+		return -err->code;
 	r = setup(s, err);
 	if (!r)
-		r = iterate(s, err);
-	if (!r)
+		r = c->stopped ? stop_first(s, err) : iterate(s, err);
+	if (!r && !c->stopped)
 		r = gw_source_stop_vm(s, err);
 	if (!r)
-		r = gw_source_hand_over(s, err);
+		r = s->to->hand_over(s, err);
 	if (r)
 		fall_back(s, err);
-	gw_track_close(s->track);
+	if (s->track)
+		gw_track_close(s->track);
 	if (!r)
 		gw_progress_status(c->progress, GODWIT_STATUS_COMPLETED);
 	free_source(s);
@@ -248,11 +269,11 @@ int gw_source_run(const struct gw_source_config *c, struct gw_error *err)
 int gw_source_probe(const struct gw_source_config *c, struct gw_hello *theirs,
 		    struct gw_error *err)
 {
-	struct gw_source *s = new_source(c);
+	struct gw_source *s = new_source(c, err);
 	int r;
 
 	if (!s)
-		return gw_fail(err, ENOMEM, "no memory to greet a peer");
+		return err ? -err->code : -ENOMEM;
 	r = gw_source_greet(s, true, theirs, err);
 	free_source(s);
 	return r;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * source.h - the side that gives a VM away.
+ * source.h - the side that gives a VM away, or a copy of it.
  *
  *	setup		greeting, tracker, block table
  *	active		passes: scan -> drain -> send, until what is left fits
@@ -19,18 +19,27 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "chan/chan.h"
+#include "image/sink.h"
 #include "vm/vm.h"
 #include "wire/hello.h"
 
 struct gw_source_config {
 	struct gw_vm *vm;
-	struct gw_chan *chan; /* connected; stays the caller's */
+	/* where it goes: one of the two; both stay the caller's */
+	struct gw_chan *chan; /* connected, to a godwit */
+	struct gw_sink *sink; /* a file, a plain QEMU */
+	/* with a sink that does not run the VM itself */
+	bool stopped;  /* copy while the VM stands, not while it runs */
+	bool give_up;  /* the VM stays stopped, as after a migration */
 	const struct godwit_params *params;
 	const struct gw_cancel *cancel; /* may be NULL */
 	struct gw_progress *progress;
 };
 
-/* Return: 0 when the VM runs at the destination, -errno with @err. */
+/*
+ * Return: 0 when the VM runs at the destination, or is stored and goes on here
+ * (unless given up); -errno with @err.
+ */
 int gw_source_run(const struct gw_source_config *c,
 		  struct gw_error *err) GW_MUST_CHECK;
 

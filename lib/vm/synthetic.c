@@ -162,6 +162,26 @@ static int op_check(struct gw_vm *vm, bool source, struct gw_error *err)
 	return 0;
 }
 
+static int op_describe(struct gw_vm *vm, struct gw_image_desc *d,
+		       struct gw_error *err)
+{
+	struct gw_ram_table *t = &d->table;
+
+	memset(&d->config, 0, sizeof(d->config));
+	snprintf(d->config.machine, sizeof(d->config.machine), "%s",
+		 vm->info.machine);
+	t->n = vm->ram.nblocks;
+	t->total = vm->ram.total;
+	for (int i = 0; i < t->n; i++) {
+		t->entry[i] = (struct gw_ram_entry){
+			.used_length = vm->ram.block[i].used_length
+		};
+		memcpy(t->entry[i].idstr, vm->ram.block[i].idstr,
+		       sizeof(t->entry[i].idstr));
+	}
+	return 0;
+}
+
 static int get_uffd(void *arg, enum gw_uffd_purpose purpose, int *fd,
 		    bool *used, struct gw_error *err)
 {
@@ -241,6 +261,11 @@ static int op_save_commit(struct gw_vm *vm, struct gw_error *err)
 
 static void op_save_nothing(struct gw_vm *vm)
 {
+}
+
+static int op_quit(struct gw_vm *vm, struct gw_error *err)
+{
+	return 0;
 }
 
 static int op_save_abort(struct gw_vm *vm, struct gw_error *err)
@@ -332,6 +357,7 @@ static void op_close(struct gw_vm *vm)
 static const struct gw_vm_ops ops = {
 	.kind = "synthetic",
 	.check = op_check,
+	.describe = op_describe,
 	.track = op_track,
 	.drain = op_drain,
 	.save_begin = op_save_begin,
@@ -340,6 +366,7 @@ static const struct gw_vm_ops ops = {
 	.save_commit = op_save_commit,
 	.save_release = op_save_nothing,
 	.save_done = op_save_nothing,
+	.quit = op_quit,
 	.save_abort = op_save_abort,
 	.load_begin = op_load_begin,
 	.load_write = op_load_write,

@@ -7,9 +7,9 @@
  * thread, and know nothing of QMP. Every call that waits takes its time limits
  * from the driver and is ended by vm->cancel where that is safe.
  *
- *	source:	check  track  [drain]*  save_begin  save_poll*  (RAM is final)
- *		save_read*  then save_commit  save_release  save_done, or
- *		save_abort at any point
+ *	source:	check  [describe]  track  [drain]*  save_begin  save_poll*  (RAM is final)
+ *		save_read*  then save_commit  save_release  save_done
+ *		[quit], or save_abort at any point
  *	dest:	check  load_begin  load_write*  load_finish  then run, or
  *		load_abort at any point before run
  */
@@ -21,6 +21,7 @@
 
 #include "base/cancel.h"
 #include "base/error.h"
+#include "image/sink.h"
 #include "ram/block.h"
 #include "track/track.h"
 
@@ -46,6 +47,12 @@ struct gw_vm_ops {
 	/* Can this VM be moved away from (@source) or into here? Names the
 	 * device or setting that stands in the way and the remedy. */
 	int (*check)(struct gw_vm *vm, bool source, struct gw_error *err);
+
+	/* What an image of this VM begins with: machine type, and every block
+	 * that QEMU migrates, also those outside vm->ram. The VM runs on; the
+	 * blocks may change until it stands. */
+	int (*describe)(struct gw_vm *vm, struct gw_image_desc *d,
+			struct gw_error *err);
 
 	/* A tracker for vm->ram, @kind as in gw_track_open(). Not started. */
 	int (*track)(struct gw_vm *vm, const char *kind, struct gw_track **t,
@@ -80,6 +87,9 @@ struct gw_vm_ops {
 
 	/* The peer said that it runs there. */
 	void (*save_done)(struct gw_vm *vm);
+
+	/* The VM was stored and given up: end the VMM too. */
+	int (*quit)(struct gw_vm *vm, struct gw_error *err);
 
 	/* The VM goes on here, as it was. Idempotent, also without
 	 * save_begin. Return: 0 when that was confirmed, -ESRCH when the VMM

@@ -112,12 +112,15 @@ class Guest:
             "-append", "console=ttyS0 quiet panic=-1 " + append,
             "-serial", "file:" + self.console,
             "-qmp", f"unix:{self.test_qmp},server=on,wait=off", *extra]
-        options = (["--incoming"] if incoming else []) + list(run_options)
-        self.proc = env.start([GODWIT, "run", name, *options, "--",
-                               *self.command], name + ".qemu")
+        self.proc = self.launch(incoming, run_options)
         self.pid = self.proc.pid
         if daemonize:
             self.find_daemon()
+
+    def launch(self, incoming, run_options):
+        options = (["--incoming"] if incoming else []) + list(run_options)
+        return self.env.start([GODWIT, "run", self.name, *options, "--",
+                               *self.command], self.name + ".qemu")
 
     def find_daemon(self):
         """-daemonize in @extra: `godwit run` has ended, QEMU lives on."""
@@ -215,6 +218,45 @@ class Guest:
             self.proc.wait(30)
 
 
+class PlainGuest(Guest):
+    """The same guest in a QEMU that knows nothing of godwit. @incoming: what
+    -incoming says ("defer", a uri)."""
+
+    def launch(self, incoming, run_options):
+        more = ["-incoming", incoming] if incoming else []
+        return self.env.start(self.command + more, self.name + ".qemu")
+
+    def set(self, *capabilities, **parameters):
+        """Migration capabilities on, parameters to values ("_" for "-")."""
+        if capabilities:
+            self.ask("migrate-set-capabilities", capabilities=[
+                {"capability": c, "state": True} for c in capabilities])
+        if parameters:
+            self.ask("migrate-set-parameters", **{
+                k.replace("_", "-"): v for k, v in parameters.items()})
+
+    def migration(self):
+        return self.ask("query-migrate").get("status")
+
+    def migrate(self, uri, wait=True):
+        self.ask("migrate", uri=uri)
+        if wait:
+            wait_until(f"end of the migration of {self.name}",
+                       lambda: self.migration() in ("completed", "failed",
+                                                    "cancelled"), 120)
+            assert self.migration() == "completed", \
+                self.ask("query-migrate")
+
+    def load(self, uri):
+        """migrate-incoming, until it is all there."""
+        self.ask("migrate-incoming", uri=uri)
+        self.wait_loaded()
+
+    def wait_loaded(self):
+        wait_until(f"VM in {self.name}",
+                   lambda: self.status() not in ("inmigrate", "dead"), 120)
+
+
 class Godwit:
     """One running godwit command."""
 
@@ -281,6 +323,9 @@ class Env:
 
     def guest(self, name, **kw):
         return Guest(self, name, **kw)
+
+    def plain(self, name, **kw):
+        return PlainGuest(self, name, **kw)
 
     def godwit(self, *args, tag=None, fds=()):
         """@fds: what it inherits besides its standard streams."""

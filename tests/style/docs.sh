@@ -87,6 +87,8 @@ fi
 section '# PARAMETERS' >"$t/parameters"
 sed -n 's/^\*\(--[a-z-]*\).*/\1/p' "$t/parameters" >"$t/man-parameters"
 : >"$t/all"
+: >"$t/parameters-all"
+: >"$t/defaults"
 while read -r command; do
 	"$godwit" help "$command" >"$t/help" ||
 		complain "godwit help $command fails"
@@ -101,10 +103,17 @@ while read -r command; do
 		>"$t/man-options"
 	differ "$t/options" "$t/man-options" "godwit help $command" \
 	       "the man page" "$command"
-	if [ -s "$t/parameters-of" ]; then
-		differ "$t/parameters-of" "$t/man-parameters" \
-		       "godwit help $command" "PARAMETERS of the man page" \
-		       "$command"
+	cat "$t/parameters-of" >>"$t/parameters-all"
+	"$godwit" help "$command" | sed -n '/^Parameters/,$p' |
+		sed -n 's/^  \(--[a-z-]*\) .*(\([^()]*\))$/\1 \2/p' \
+			>"$t/defaults-of"
+	cat "$t/defaults-of" >>"$t/defaults"
+	if [ -s "$t/defaults-of" ] && [ "$shell" ]; then
+		sed 's/^--//; s/ .*//' "$t/defaults-of" >"$t/names"
+		offer "godwit $command A B --set " | sed 's/=$//' \
+			>"$t/offered"
+		differ "$t/names" "$t/offered" "godwit help $command" \
+		       "the completion" "--set of $command"
 	fi
 	cat "$t/options" "$t/parameters-of" >>"$t/all"
 	[ "$shell" ] || continue
@@ -113,6 +122,10 @@ while read -r command; do
 	differ "$t/both" "$t/offered" "godwit help $command" \
 	       "the completion" "$command"
 done <"$t/commands"
+
+# Each command takes some of the parameters; the man page has them all.
+differ "$t/parameters-all" "$t/man-parameters" "the help of the commands" \
+       "PARAMETERS of the man page" parameters
 
 # Whatever else looks like an option in the two files.
 printf -- '--help\n--version\n' >>"$t/all"
@@ -125,21 +138,13 @@ for file in "$man" "$completion"; do
 done
 
 # "  --name   what it means (default)"
-"$godwit" help migrate | sed -n '/^Parameters/,$p' |
-	sed -n 's/^  \(--[a-z-]*\) .*(\([^()]*\))$/\1 \2/p' >"$t/defaults"
-[ -s "$t/defaults" ] || complain "godwit help migrate has no defaults"
+[ -s "$t/defaults" ] || complain "no command's help has defaults"
 while read -r option default; do
 	grep -F -e "*$option*" "$t/parameters" |
 		grep -q -F -e "(default $default;" ||
 		complain "the man page does not say that $option is $default" \
 			 "by default"
 done <"$t/defaults"
-if [ "$shell" ]; then
-	sed 's/^--//; s/ .*//' "$t/defaults" >"$t/names"
-	offer 'godwit migrate VM URI --set ' | sed 's/=$//' >"$t/offered"
-	differ "$t/names" "$t/offered" "godwit help migrate" \
-	       "the completion" "--set"
-fi
 
 # --- the example ------------------------------------------------------------
 

@@ -27,7 +27,7 @@ static void refuse(const char *assignment, const char *because)
 	struct godwit_params p;
 
 	godwit_params_init(&p);
-	CHECK(gw_param_assign(&p, assignment, &err) < 0);
+	CHECK(gw_param_assign(&p, GW_USE_ALL, assignment, &err) < 0);
 	CHECK(err.fault == GW_FAULT_USAGE && strstr(err.msg, because));
 	if (!strstr(err.msg, because))
 		printf("%s: %s\n", assignment, err.msg);
@@ -39,13 +39,13 @@ static void assignments_are_checked(void)
 	struct godwit_params p;
 
 	godwit_params_init(&p);
-	CHECK_OK(gw_param_assign(&p, "max-bandwidth=1.5G", &err), &err);
+	CHECK_OK(gw_param_assign(&p, GW_USE_ALL, "max-bandwidth=1.5G", &err), &err);
 	CHECK(p.max_bandwidth == 3ULL << 29);
-	CHECK_OK(gw_param_assign(&p, "downtime-limit=20ms", &err), &err);
+	CHECK_OK(gw_param_assign(&p, GW_USE_ALL, "downtime-limit=20ms", &err), &err);
 	CHECK(p.downtime_limit_ns == 20 * GW_NS_PER_MS);
-	CHECK_OK(gw_param_assign(&p, "verify=on", &err), &err);
+	CHECK_OK(gw_param_assign(&p, GW_USE_ALL, "verify=on", &err), &err);
 	CHECK(p.verify);
-	CHECK_OK(gw_param_assign(&p, "tracker=uffd-wp", &err), &err);
+	CHECK_OK(gw_param_assign(&p, GW_USE_ALL, "tracker=uffd-wp", &err), &err);
 	CHECK(!strcmp(p.tracker, "uffd-wp"));
 	refuse("downtime-limit=3000s", "0 to 2000s");
 	refuse("downtime-limit=-1ms", "is not a time");

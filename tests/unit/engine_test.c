@@ -77,8 +77,11 @@ static void side_fini(struct side *s)
 static void *run_source(void *arg)
 {
 	struct side *s = arg;
-	struct gw_source_config c = { s->vm, s->chan, &s->params, &s->cancel,
-				      &s->progress };
+	struct gw_source_config c = { .vm = s->vm,
+				      .chan = s->chan,
+				      .params = &s->params,
+				      .cancel = &s->cancel,
+				      .progress = &s->progress };
 
 	s->r = gw_source_run(&c, &s->err);
 	gw_chan_shutdown(s->chan);

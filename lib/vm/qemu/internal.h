@@ -38,6 +38,7 @@ struct gw_qemu {
 	bool committed;		/* QEMU said completed */
 	pthread_t reader;
 	bool reader_runs;
+	bool describing; /* the block table is all that is wanted */
 	pthread_mutex_t lock;
 	pthread_cond_t more;
 	struct gw_devstream stream; /* guarded by lock while reader_runs */
@@ -64,8 +65,9 @@ bool gw_qemu_dies(struct gw_qemu *q, int timeout_ms);
 /* Status of query-migrate ("" if none) and its error-desc in @why. */
 int gw_qemu_migration(struct gw_qemu *q, char status[32],
 		      struct gw_error *why, struct gw_error *err) GW_MUST_CHECK;
-/* A socket pair: QEMU gets one end as @name, we the other. -1 with @err. */
-int gw_qemu_pass_socket(struct gw_qemu *q, const char *name,
+/* A socket pair: QEMU gets one end as @name, with a send buffer of @buffer
+ * bytes (0: the usual size), we the other. -1 with @err. */
+int gw_qemu_pass_socket(struct gw_qemu *q, const char *name, int buffer,
 			struct gw_error *err);
 /* Leave a note for `resume` and `list`; no-op for a VM without a folder. */
 void gw_qemu_note(struct gw_qemu *q, const char *phase, const char *role,
@@ -79,6 +81,8 @@ int gw_qemu_settings_set(struct gw_qemu *q, bool source,
 void gw_qemu_settings_restore(struct gw_qemu *q);
 
 /* save.c */
+int gw_qemu_describe(struct gw_vm *vm, struct gw_image_desc *d,
+		     struct gw_error *err);
 int gw_qemu_save_begin(struct gw_vm *vm, struct gw_error *err);
 int gw_qemu_save_poll(struct gw_vm *vm, int timeout_ms, bool *stopped,
 		      struct gw_error *err);

@@ -38,7 +38,7 @@ int gw_qemu_load_begin(struct gw_vm *vm, struct gw_error *err)
 		r = gw_qmp_do(q->qmp, GW_QMP_TIMEOUT_MS, err, "stop", NULL);
 	if (r)
 		return r;
-	q->dev_fd = gw_qemu_pass_socket(q, "godwit-load", err);
+	q->dev_fd = gw_qemu_pass_socket(q, "godwit-load", 0, err);
 	return q->dev_fd < 0 ? -EREMOTEIO : 0;
 }
 

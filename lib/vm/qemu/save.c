@@ -102,7 +102,8 @@ static void *reader(void *arg)
 		if (n < 0 && errno == EINTR)
 			continue;
 		GW_LOCKED(&q->lock);
-		more = take_bytes(q, buf, n);
+		more = take_bytes(q, buf, n) &&
+		       !(q->describing && q->stream.ram.have_table);
 		pthread_cond_broadcast(&q->more);
 	}
 	return NULL;
@@ -121,6 +122,12 @@ void gw_qemu_save_end(struct gw_qemu *q)
 }
 
 /* --- begin, poll -------------------------------------------------------- */
+
+/*
+ * A description that is not read on must not reach the point where QEMU stops
+ * the VM: with a buffer this small its ROMs do not fit into the socket.
+ */
+#define SMALLEST_BUFFER 4608
 
 int gw_qemu_save_begin(struct gw_vm *vm, struct gw_error *err)
 {
@@ -142,7 +149,9 @@ int gw_qemu_save_begin(struct gw_vm *vm, struct gw_error *err)
 	r = gw_qemu_settings_set(q, true, err);
 	if (r)
 		return r;
-	q->dev_fd = gw_qemu_pass_socket(q, "godwit-save", err);
+	q->dev_fd = gw_qemu_pass_socket(q, "godwit-save",
+					q->describing ? SMALLEST_BUFFER : 0,
+					err);
 	if (q->dev_fd < 0)
 		return -EREMOTEIO;
 	gw_devstream_fini(&q->stream);
@@ -246,6 +255,65 @@ int gw_qemu_save_poll(struct gw_vm *vm, int timeout_ms, bool *stopped,
 	return 0;
 }
 
+/* --- what QEMU migrates --------------------------------------------------- */
+
+/* As pthread_cond_timedwait() wants it. */
+static struct timespec state_deadline(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	t.tv_sec += STATE_TIMEOUT_MS / 1000;
+	return t;
+}
+
+/* The reader has stopped when this returns 0: nobody else touches q->stream. */
+static int wait_table(struct gw_qemu *q, struct gw_error *err)
+{
+	struct timespec deadline = state_deadline();
+	GW_LOCKED(&q->lock);
+
+	while (!q->stream.ram.have_table && !q->reader_err.code)
+		if (pthread_cond_timedwait(&q->more, &q->lock, &deadline))
+			return gw_fail(err, ETIMEDOUT,
+				       "QEMU did not list its RAM blocks within %d s",
+				       STATE_TIMEOUT_MS / 1000);
+	if (!q->reader_err.code)
+		return 0;
+	if (err)
+		*err = q->reader_err;
+	return -q->reader_err.code;
+}
+
+/*
+ * QMP has no list of all the blocks that a migration carries. The stream
+ * begins with one: begin a migration, read that far, and take it back. The VM
+ * runs on all the time.
+ */
+int gw_qemu_describe(struct gw_vm *vm, struct gw_image_desc *d,
+		     struct gw_error *err)
+{
+	struct gw_qemu *q = gw_qemu_of(vm);
+	struct gw_error undo;
+	int r;
+
+	q->describing = true;
+	r = gw_qemu_save_begin(vm, err);
+	if (!r)
+		r = wait_table(q, err);
+	if (!r) {
+		d->config = q->stream.config;
+		d->table = q->stream.ram.table;
+	}
+	q->describing = false;
+	if (gw_qemu_save_abort(vm, &undo) && !r) {
+		if (err)
+			*err = undo;
+		r = -undo.code;
+	}
+	return r;
+}
+
 /* --- the device state --------------------------------------------------- */
 
 /*
@@ -295,8 +363,7 @@ int gw_qemu_save_read(struct gw_vm *vm, bool final, gw_vm_sink sink, void *arg,
 			      "pre-switchover");
 		if (r)
 			return r;
-		clock_gettime(CLOCK_REALTIME, &deadline);
-		deadline.tv_sec += STATE_TIMEOUT_MS / 1000;
+		deadline = state_deadline();
 	}
 	for (;;) {
 		ssize_t n = next_bytes(q, buf, sizeof(buf),

@@ -16,6 +16,8 @@
 #include "vm/qemu/internal.h"
 #include "vm/qemu/resume.h"
 
+#define QUIT_TIMEOUT_MS 10000
+
 #define ATTACH_TIMEOUT_MS 10000
 
 int gw_qemu_status(struct gw_qemu *q, char status[32], struct gw_error *err)
@@ -41,7 +43,7 @@ int gw_qemu_migration(struct gw_qemu *q, char status[32],
 	return gw_qemu_query_migrate(q->qmp, status, why, err);
 }
 
-int gw_qemu_pass_socket(struct gw_qemu *q, const char *name,
+int gw_qemu_pass_socket(struct gw_qemu *q, const char *name, int buffer,
 			struct gw_error *err)
 {
 	gw_autoclose int ours = -1;
@@ -53,6 +55,9 @@ int gw_qemu_pass_socket(struct gw_qemu *q, const char *name,
 		return gw_fail_errno(err, errno, "socketpair");
 	ours = pair[0];
 	theirs = pair[1];
+	if (buffer && setsockopt(theirs, SOL_SOCKET, SO_SNDBUF, &buffer,
+				 sizeof(buffer)))
+		return gw_fail_errno(err, errno, "SO_SNDBUF %d", buffer);
 	args = json_pack("{s:s}", "fdname", name);
 	v = gw_qmp_cmd_json(q->qmp, GW_QMP_TIMEOUT_MS, theirs, "getfd", args,
 			    err);
@@ -206,9 +211,24 @@ static void op_close(struct gw_vm *vm)
 	free(q);
 }
 
+static int op_quit(struct gw_vm *vm, struct gw_error *err)
+{
+	struct gw_qemu *q = gw_qemu_of(vm);
+	int r = gw_qmp_do(q->qmp, GW_QMP_TIMEOUT_MS, err, "quit", NULL);
+
+	/* It may close the connection before it answers. */
+	if ((!r || r == -ECONNRESET) && gw_qemu_dies(q, QUIT_TIMEOUT_MS))
+		return 0;
+	return r ? r :
+		   gw_fail(err, ETIMEDOUT,
+			   "QEMU (pid %d) was told to quit and is still there after %d s",
+			   (int)q->pid, QUIT_TIMEOUT_MS / 1000);
+}
+
 static const struct gw_vm_ops ops = {
 	.kind = "qemu",
 	.check = gw_qemu_check,
+	.describe = gw_qemu_describe,
 	.track = op_track,
 	.drain = op_drain,
 	.save_begin = gw_qemu_save_begin,
@@ -217,6 +237,7 @@ static const struct gw_vm_ops ops = {
 	.save_commit = gw_qemu_save_commit,
 	.save_release = gw_qemu_save_release,
 	.save_done = gw_qemu_save_done,
+	.quit = op_quit,
 	.save_abort = gw_qemu_save_abort,
 	.load_begin = gw_qemu_load_begin,
 	.load_write = gw_qemu_load_write,
