@@ -18,6 +18,7 @@
  *   gw.quiet=1		a tick line per second only
  *   gw.file=MIB	size of the file in tmpfs (4)
  *   gw.touch=MIB	memory written once, before the first tick
+ *   gw.clear=MIB	memory written and made zero again, before that
  *   gw.dirty=MIB:PAGES_PER_S[:BYTES]
  *			pages rewritten at random; PAGES_PER_S 0 is full speed.
  *			Each rewrite changes BYTES of the page (all of it)
@@ -71,6 +72,7 @@ static struct {
 	uint64_t tick_ms;
 	uint64_t file_mib;
 	uint64_t touch_mib;
+	uint64_t clear_mib;
 	uint64_t dirty_mib;
 	uint64_t dirty_rate;
 	uint64_t dirty_bytes;
@@ -171,7 +173,8 @@ static void *get_memory(size_t bytes, const char *for_what)
 /* check_memory() - refuse what would end in the kernel's out-of-memory panic */
 static void check_memory(void)
 {
-	uint64_t want = conf.file_mib + conf.touch_mib + conf.dirty_mib;
+	uint64_t want = conf.file_mib + conf.touch_mib + conf.clear_mib +
+			conf.dirty_mib;
 	struct sysinfo info;
 	uint64_t free;
 
@@ -294,6 +297,19 @@ static void touch_write(void)
 	touched = get_memory(touched_pages * GW_PAGE, "gw.touch");
 	for (uint64_t p = 0; p < touched_pages; p++)
 		gw_fill(touched + p * GW_WORDS, GW_WORDS, TOUCH_SEED + p);
+}
+
+/* Populated, but zero: not the same as memory that was never used. */
+static void clear_write(void)
+{
+	size_t bytes = conf.clear_mib * MIB;
+	void *p = bytes ? get_memory(bytes, "gw.clear") : NULL;
+
+	if (!bytes)
+		return;
+	memset(p, 1, bytes);
+	__asm__ volatile("" : : "r"(p) : "memory");
+	memset(p, 0, bytes);
 }
 
 static void touch_step(uint64_t pages)
@@ -574,6 +590,7 @@ static void parse_option(const char *option)
 		{ "quiet", "0|1", { &quiet }, 1 },
 		{ "file", "MIB", { &conf.file_mib }, 1 },
 		{ "touch", "MIB", { &conf.touch_mib }, 1 },
+		{ "clear", "MIB", { &conf.clear_mib }, 1 },
 		{ "dirty", "MIB:PAGES_PER_S[:BYTES]",
 		  { &conf.dirty_mib, &conf.dirty_rate, &conf.dirty_bytes }, 3 },
 		{ "zero", "PERCENT", { &conf.zero_percent }, 1 },
@@ -649,6 +666,7 @@ int main(void)
 	parse_cmdline();
 	check_memory();
 	file_write();
+	clear_write();
 	touch_write();
 	dirty_prepare();
 	if (dirty.pages)
