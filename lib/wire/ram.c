@@ -203,8 +203,11 @@ int gw_ram_get(struct gw_reader *r, struct gw_ram_decoder *d,
 		if (!cont)
 			return get_table(r, d, rec->addr);
 		break;
-	case GW_RAM_FLAG_EOS:
 	case GW_RAM_FLAG_MULTIFD_FLUSH:
+		if (d->mapped_ram)
+			break; /* channels write to fixed places too */
+		/* fall through */
+	case GW_RAM_FLAG_EOS:
 		if (!cont && !rec->addr)
 			return 0;
 		break;

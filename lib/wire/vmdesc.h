@@ -9,8 +9,9 @@
  *		      + sum over subsections of 6 + strlen(vmsd_name) + size
  *
  * The tail is split in a second way too, without the JSON: a footer with the
- * section's id, followed by a byte that can begin an item. It is a heuristic
- * of its own, good for cross-checking and for streams without a description.
+ * section's id, followed by what can begin another section or by the end. It
+ * is a heuristic, good for cross-checking and for streams without a
+ * description.
  */
 #ifndef GW_WIRE_VMDESC_H
 #define GW_WIRE_VMDESC_H
