@@ -34,7 +34,7 @@ _godwit_takes_value()
 	case $1 in
 	--agent | --memory | --set | --tracker | --max-bandwidth | \
 	--downtime-limit | --handover-timeout | --connect-timeout | \
-	--idle-timeout | --max-passes | --stall-passes)
+	--idle-timeout | --max-passes | --stall-passes | --channels)
 		return 0 ;;
 	esac
 	return 1
@@ -66,10 +66,13 @@ _godwit_argument()
 		# behind the colon only the user knows
 		[[ $3 == *:* ]] ||
 			_godwit_reply "tcp unix fd exec" "$3" : ;;
+	info:0 | verify:0 | diff:[01])
+		_godwit_reply "$(compgen -f -- "$3")" "$3" ;;
 	esac
 }
 
-_godwit_commands="run list check migrate receive resume help version"
+_godwit_commands="run list check migrate receive resume info verify diff \
+help version"
 
 _godwit()
 {
@@ -93,6 +96,9 @@ _godwit()
 		options="--json --quiet --set \
 			$(printf -- '--%s ' $_godwit_parameters)" ;;
 	resume)	options="--yes" ;;
+	info)	options="--json --pages" ;;
+	verify | diff)
+		options="--channels --json --quiet" ;;
 	*)	options= ;;
 	esac
 	for ((i = 2; i < ${#words[@]} - 1; i++)); do
