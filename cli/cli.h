@@ -10,8 +10,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "base/cancel.h"
 #include "base/error.h"
 #include "godwit.h"
+#include "image/image.h"
 
 struct cli_command {
 	const char *name;
@@ -40,6 +42,9 @@ int cmd_receive(int argc, char **argv);
 int cmd_save(int argc, char **argv);
 int cmd_send(int argc, char **argv);
 int cmd_resume(int argc, char **argv);
+int cmd_info(int argc, char **argv);
+int cmd_verify(int argc, char **argv);
+int cmd_diff(int argc, char **argv);
 
 /* --- operation.c: what the commands that move or store have in common --- */
 
@@ -67,6 +72,37 @@ int cli_operation_run(struct cli_operation *o, const char *vm,
 
 /* One JSON object on stdout, flushed. Takes the reference of @j. */
 void cli_json(json_t *j);
+
+/* --- image.c: what commands that read stored VMs have in common --------- */
+
+#define CLI_MAX_CHANNELS 64u
+
+struct cli_image {
+	bool json, quiet, pages;
+	unsigned int channels; /* threads */
+	const char *file[2];
+	/* private to image.c */
+	bool tty, line_open;
+	long long last_ns;
+};
+
+/* Parse the options that the command's help names, and @nfiles paths.
+ * Return: 0 or an exit code, already reported. */
+int cli_image_parse(struct cli_image *o, int argc, char **argv, int nfiles);
+struct gw_image *cli_image_open(struct cli_image *o, const char *path,
+				struct gw_error *err);
+/* A line on the terminal that is rewritten; "": none. */
+void cli_image_say(struct cli_image *o, const char *text);
+/* Progress in pages; @data is a struct cli_image. */
+void cli_image_tick(uint64_t done, uint64_t all, void *data);
+/* Report, with --json also as an object. Return: the exit code. */
+int cli_image_fail(struct cli_image *o, struct gw_error *err);
+
+/* Cancelled by SIGINT, SIGTERM and SIGHUP from the first call on. */
+const struct gw_cancel *cli_cancel(void);
+
+/* A name from a file, without what a terminal or JSON could mind. */
+char *cli_text(char *to, size_t len, const char *from);
 
 /* --- progress.c --------------------------------------------------------- */
 

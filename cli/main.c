@@ -18,6 +18,9 @@ static int cmd_version(int argc, char **argv);
 	"VM is the NAME given to 'godwit run', or qmp=PATH,agent=PATH.\n"
 #define URI_HELP                                                            \
 	"URI is tcp:HOST:PORT, unix:PATH, fd:N or exec:COMMAND.\n"
+#define FILE_HELP                                                           \
+	"FILE is a stream or mapped-ram file of QEMU or godwit, or a save of\n" \
+	"libvirt; '-' is standard input, file:PATH,offset=N one that begins later.\n"
 #define COMMON_HELP                                                         \
 	"  --json                  one JSON object per event on stdout\n"    \
 	"  -q, --quiet             nothing but errors\n"                     \
@@ -60,6 +63,24 @@ const struct cli_command cli_commands[] = {
 	  VM_HELP "\n"
 		  "  -y, --yes               do not ask: the VM runs nowhere else\n",
 	  0, cmd_resume },
+	{ "info", "FILE [--json] [--pages]", "show what a stored VM has",
+	  FILE_HELP
+	  "\n  --json                  a JSON object\n"
+	  "  --pages                 also every section of RAM, and how pages lie\n",
+	  0, cmd_info },
+	{ "verify", "FILE [options]", "tell whether a stored VM is whole",
+	  FILE_HELP
+	  "\n  --channels N            read with N threads (2)\n"
+	  "  --json                  a JSON object\n"
+	  "  -q, --quiet             nothing but errors\n",
+	  0, cmd_verify },
+	{ "diff", "FILE FILE [options]", "show how two stored VMs differ",
+	  FILE_HELP
+	  "\nExit: 0 they are equal, 1 they differ, as of diff(1); 3 and others: no answer.\n\n"
+	  "  --channels N            read with N threads (2)\n"
+	  "  --json                  a JSON object\n"
+	  "  -q, --quiet             only the exit code\n",
+	  0, cmd_diff },
 	{ "help", "[COMMAND]", "this, or a command's options", "", false,
 	  cmd_help },
 	{ "version", "", "the version", "", 0, cmd_version },

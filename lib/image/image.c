@@ -192,6 +192,8 @@ static int on_event(struct loader *l, struct gw_error *err)
 			l->r.offset - l->section_at;
 		return 0;
 	case GW_STREAM_COMMAND:
+		img->switchover |= l->ev.command.id == GW_CMD_SWITCHOVER_START;
+		return 0;
 	case GW_STREAM_TAIL:
 		break;
 	}

@@ -43,6 +43,7 @@ struct gw_image {
 	bool libvirt;	    /* behind libvirt's save header */
 	bool have_end;	    /* RAM was ended (background-snapshot: not) */
 	bool return_path;   /* the stream asks for one */
+	bool switchover;    /* SWITCHOVER_START: only QEMU >= 10.0 loads it */
 	/* the device state: FULL sections, EOF, VMDESC */
 	uint8_t *tail; /* owned; sections begin at 0 */
 	size_t tail_len, eof; /* eof: offset of the EOF byte in tail */
@@ -86,6 +87,18 @@ int gw_image_read(struct gw_image *img, int block, uint64_t page, uint32_t n,
 
 /* Pages by state, over all blocks or one (@block >= 0). */
 void gw_image_count(struct gw_image *img, int block, uint64_t npages[3]);
+
+/* With x-ignore-shared: is @block's memory in a file of its own, not here? */
+bool gw_image_is_outside(struct gw_image *img, int block);
+
+/*
+ * A file can be sound and yet not have the VM's memory: what QEMU leaves of
+ * mapped-ram with background-snapshot or of an unfinished save, and the main
+ * connection of a multifd migration. Return: 0, or -ENODATA, GW_FAULT_INPUT,
+ * naming which. Ask it before anything is restored.
+ */
+int gw_image_usable(struct gw_image *img,
+		    struct gw_error *err) GW_MUST_CHECK;
 
 /*
  * Everything of @img into @sink, from begin to device (not ready and finish),

@@ -21,8 +21,8 @@ from harness import (CANCELLED, FAILED, GODWIT, OK, USAGE, Pair,
                      assert_one_story, qemu_path, said, wait_until)
 
 TCP = "tcp:127.0.0.1:0"
-COMMANDS = ["run", "list", "check", "migrate", "receive", "resume", "help",
-            "version"]
+COMMANDS = ["run", "list", "check", "migrate", "receive", "resume", "info",
+            "verify", "diff", "help", "version"]
 SLOW = ["--max-bandwidth", "4M"]  # a minute, if nobody ends it
 
 
