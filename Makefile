@@ -19,6 +19,7 @@ build:
 	@test -f $(BUILD)/build.ninja || \
 		meson setup $(BUILD) --prefix $(PREFIX) >/dev/null
 	@$(NINJA) $(BUILD) --quiet
+	@ln -sf cli/godwit lib/libgodwit.so $(BUILD)/
 
 ## make demo         move a running Linux guest between two QEMUs
 demo: build

@@ -52,7 +52,8 @@ const struct cli_command cli_commands[] = {
 	  VM_HELP
 	  "\nThe VM stands while it is saved (--live: only for the end of it) and goes\n"
 	  "on afterwards (--stop: it stays stopped; --quit: its QEMU ends). FILE is\n"
-	  "replaced when all is written; plain QEMU loads it too.\n\n" COMMON_HELP,
+	  "replaced when all is written; plain QEMU loads it too. FILE - is standard\n"
+	  "output (--format stream).\n\n" COMMON_HELP,
 	  GW_USE_SAVE, cmd_save },
 	{ "send", "FILE URI [options]",
 	  "send a saved VM to a plain QEMU (-incoming) or a 'godwit receive'",
