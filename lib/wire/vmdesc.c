@@ -243,11 +243,10 @@ static bool may_begin(const uint8_t *p, const uint8_t *end)
 static const uint8_t *find_footer(const uint8_t *p, const uint8_t *end,
 				  uint32_t id)
 {
-	uint8_t want[FOOTER_SIZE] = { GW_ITEM_SECTION_FOOTER };
-
-	gw_put_be32(want + 1, id);
-	while ((p = memmem(p, (size_t)(end - p), want, sizeof(want)))) {
-		if (may_begin(p + FOOTER_SIZE, end))
+	while ((p = memchr(p, GW_ITEM_SECTION_FOOTER, (size_t)(end - p)))) {
+		if (end - p < FOOTER_SIZE)
+			return NULL;
+		if (gw_get_be32(p + 1) == id && may_begin(p + FOOTER_SIZE, end))
 			return p;
 		p++;
 	}
