@@ -207,9 +207,12 @@ static int open_any(struct gw_input *in, const char *path, char name[256],
 {
 	gw_autofree struct gw_uri *u = NULL;
 
-	snprintf(name, 256, "%s", strcmp(path, "-") ? path : "standard input");
-	if (!strcmp(path, "-"))
+	if (!strcmp(path, "-")) {
+		strcpy(name, "standard input");
 		return open_stdin(&in->base, cancel, err);
+	}
+	name[0] = '\0';
+	strncat(name, path, 255);
 	if (strncmp(path, "file:", 5))
 		return open_path(path, cancel, err);
 	u = malloc(sizeof(*u));
