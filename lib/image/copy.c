@@ -306,15 +306,14 @@ static void feed_in_order(struct copier *k, uint64_t all)
 	wait_for_workers(k, all);
 }
 
-static int start(struct copier *k, struct worker *w, unsigned int n)
+static int start(struct copier *k, struct worker *w, uint8_t *buffer)
 {
 	bool parallel = k->c->sink->parallel;
 	struct gw_error err = { 0 };
 	int r;
 
 	w->k = k;
-	w->buffer = k->memory + (size_t)n * JOB_PAGES * GW_PAGE_SIZE;
-	k->slot[n].buffer = w->buffer;
+	w->buffer = buffer;
 	pthread_mutex_lock(&k->lock);
 	k->running++;
 	pthread_mutex_unlock(&k->lock);
@@ -336,8 +335,11 @@ static void run(struct copier *k)
 
 	for (int i = 0; i < img->desc.table.n; i++)
 		all += gw_image_npages(img, i);
+	for (unsigned int i = 0; i < k->nthreads; i++)
+		k->slot[i].buffer =
+			k->memory + (size_t)i * JOB_PAGES * GW_PAGE_SIZE;
 	while (started < k->nthreads &&
-	       !start(k, &worker[started], started))
+	       !start(k, &worker[started], k->slot[started].buffer))
 		started++;
 	if (k->c->sink->parallel)
 		wait_for_workers(k, all);

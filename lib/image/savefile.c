@@ -329,8 +329,11 @@ int gw_savefile_finish(struct gw_savefile *f, struct gw_error *err)
 {
 	struct gw_error why = { 0 };
 
-	if (f->folder < 0)
+	if (f->folder < 0) {
+		close(f->fd); /* whoever reads a pipe sees the end */
+		f->fd = -1;
 		return 0;
+	}
 	if (give_name(f, &why)) {
 		if (err)
 			*err = why;

@@ -70,9 +70,12 @@ static const struct {
 } formats[] = {
 	{ "stream", gw_sink_stream_file },
 	{ "mapped-ram", gw_sink_mapped_file },
+	{ "raw", gw_sink_raw_file },
+	{ "elf", gw_sink_elf_file },
 };
 
-const char *const gw_sink_formats[] = { "stream", "mapped-ram", NULL };
+const char *const gw_sink_formats[] = { "stream", "mapped-ram", "raw",
+					"elf", NULL };
 
 struct gw_sink *gw_sink_file(const char *format, const char *path,
 			     const struct gw_sink_options *o,

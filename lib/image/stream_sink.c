@@ -319,7 +319,6 @@ static int file_finish(void *arg, int r, struct gw_error *err)
 {
 	struct stream_file *f = arg;
 
-	/* Of a pipe or socket the reader now sees the end. */
 	gw_chan_close(f->chan);
 	f->chan = NULL;
 	return r ? r : gw_savefile_finish(&f->file, err);
