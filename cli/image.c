@@ -3,7 +3,6 @@
  * image.c - what the commands that read stored VMs have in common: options,
  * Ctrl-C, a line of progress, names that are safe to print.
  */
-#include <errno.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -30,8 +29,9 @@ static int parse_channels(struct cli_image *o, const char *cmd)
 	return 0;
 }
 
-/* Only the options that the command knows, which its help names. */
-static int build_options(const char *cmd, struct option *to)
+/* Only the options that the command knows, which its help names. Return:
+ * whether --quiet is one. */
+static bool build_options(const char *cmd, struct option *to)
 {
 	static const struct option all[] = {
 		{ "json", no_argument, NULL, OPT_JSON },
@@ -40,29 +40,34 @@ static int build_options(const char *cmd, struct option *to)
 		{ "channels", required_argument, NULL, OPT_CHANNELS },
 	};
 	const char *help = cli_find(cmd)->help;
+	bool quiet = false;
 	char name[32];
 	int n = 0;
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
 		snprintf(name, sizeof(name), "--%s ", all[i].name);
-		if (strstr(help, name))
-			to[n++] = all[i];
+		if (!strstr(help, name))
+			continue;
+		quiet |= all[i].val == 'q';
+		to[n++] = all[i];
 	}
 	to[n] = (struct option){ NULL, 0, NULL, 0 };
-	return n;
+	return quiet;
 }
 
 int cli_image_parse(struct cli_image *o, int argc, char **argv, int nfiles)
 {
 	struct option options[8];
+	const char *letters = ":q";
 	int c, r = 0, n = 0;
 
 	memset(o, 0, sizeof(*o));
 	o->channels = 2;
-	build_options(argv[0], options);
+	if (!build_options(argv[0], options))
+		letters = ":";
 	optind = 0;
 	opterr = 0;
-	while ((c = getopt_long(argc, argv, ":q", options, NULL)) >= 0) {
+	while ((c = getopt_long(argc, argv, letters, options, NULL)) >= 0) {
 		if (c == ':')
 			return cli_usage(argv[0], "%s needs a value",
 					 argv[optind - 1]);

@@ -258,14 +258,14 @@ static void where(const struct loader *l, char *text, size_t len)
 		if (l->s.item == GW_ITEM_SECTION_PART)
 			n += snprintf(text + n, len - (size_t)n, " %u",
 				      l->s.nparts);
-		if (l->ev.kind == GW_STREAM_SECTION && t->n)
-			snprintf(text + n, len - (size_t)n, ", block '%s'",
-				 t->entry[t->n - 1].idstr);
-		else if (l->s.ram.last >= 0)
+		if (l->s.ram.last >= 0)
 			snprintf(text + n, len - (size_t)n,
 				 ", block '%s' at 0x%llx or behind it",
 				 t->entry[l->s.ram.last].idstr,
 				 (unsigned long long)l->ev.addr);
+		else if (l->s.item == GW_ITEM_SECTION_START && t->n)
+			snprintf(text + n, len - (size_t)n, ", block '%s'",
+				 t->entry[t->n - 1].idstr);
 	}
 }
 
@@ -287,8 +287,10 @@ static int load(struct loader *l, struct gw_error *err)
 		r = read_tail(l, err);
 	if (r && err->fault != GW_FAULT_CANCELLED) {
 		where(l, text, sizeof(text));
-		gw_error_prefix(err, "%s: byte %llu, %s", l->name,
-				(unsigned long long)at, text);
+		gw_error_prefix(err, "%s: byte %llu, %s%s", l->name,
+				(unsigned long long)at, text,
+				r == -ECONNRESET ? " (cut off or unfinished)" :
+						   "");
 	}
 	return r;
 }
