@@ -186,7 +186,7 @@ int gw_param_assign(struct godwit_params *p, unsigned int use,
 	for (size_t i = 0; i < gw_nparams && n < sizeof(list); i++)
 		if (gw_params[i].uses & use)
 			n += (size_t)snprintf(list + n, sizeof(list) - n, "%s%s",
-				      i ? ", " : "", gw_params[i].name);
+				      n ? ", " : "", gw_params[i].name);
 	return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
 			  "'%s' is not PARAMETER=VALUE; parameters are %s",
 			  assignment, list);

@@ -66,14 +66,16 @@ def test_help_lists_every_command_and_every_exit_code():
         assert re.search(rf"\b{code} \w", text), code
 
 
-def test_help_of_migrate_and_receive_has_every_parameter_with_its_default():
-    listed = re.search("parameters are (.*)", run(
-        "migrate", "a", "tcp:h:1", "--set", "x=1").stderr)[1].split(", ")
-    assert len(listed) > 5
-    for command in "migrate", "receive":
+def test_help_has_every_parameter_of_a_command_with_its_default():
+    for command in "migrate", "receive", "save", "send":
+        listed = re.search("parameters are (.*)", run(
+            command, "a", "tcp:h:1", "--set", "x=1").stderr)[1].split(", ")
+        assert len(listed) > 2
         text = run("help", command).stdout
         for name in listed:
             assert re.search(rf"^  --{name} .*\(.+\)$", text, re.M), name
+        options = re.findall(r"^  --([a-z-]+) .*\(.+\)$", text, re.M)
+        assert options == listed
 
 
 def test_version():

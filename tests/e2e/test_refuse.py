@@ -556,8 +556,7 @@ WRONG = [
     (["--tracker", "crystal-ball"], "tracker 'crystal-ball' is unknown, "
      "possible are auto, pagemap-scan, uffd-wp"),
     (["--verify=maybe"], "verify 'maybe' is neither on nor off"),
-    (["--set", "verify"], "'verify' is not PARAMETER=VALUE; parameters are "
-     "max-bandwidth, "),
+    (["--set", "verify"], "'verify' is not PARAMETER=VALUE; parameters are "),
     (["--set", "colour=blue"], "'colour=blue' is not PARAMETER=VALUE"),
     (["--set"], "--set needs a value"),
     (["--max-bandwidth"], "--max-bandwidth needs a value"),
@@ -565,6 +564,9 @@ WRONG = [
     (["-x"], "unknown option -x"),
     (["third"], "'third' is one argument too many"),
 ]
+# Of no use for `receive`, which does not know them.
+SOURCE_ONLY = ("--max-bandwidth", "--downtime-limit", "--max-passes",
+               "--tracker")
 
 
 @pytest.mark.parametrize("options, message", WRONG)
@@ -575,7 +577,10 @@ def test_wrong_option(pair, options, message):
         assert g.wait() == USAGE, g.stderr()
         first = g.stderr().splitlines()[0]
         assert first.startswith(f"godwit {args[0]}: "), first
-        assert message in first, first
+        if args[0] == "receive" and options[0] in SOURCE_ONLY:
+            assert f"unknown option {options[0]}" in first, first
+        else:
+            assert message in first, first
         assert f"Try 'godwit help {args[0]}'." in g.stderr()
         assert not g.stdout()
     pair.unharmed()
@@ -860,8 +865,9 @@ WORDS = {
 
 @pytest.mark.parametrize("stage, action", [
     (s, a) for s in STAGES for a in ACTIONS
-    # It is not too early then.
-    if (s, a) != ("end-of-device-state", "says-ready-too-early")])
+    # It is not too early then, or not for certain: the rest of the state may
+    # be out by the time that the answer is in.
+    if not (s.endswith("device-state") and a == "says-ready-too-early")])
 def test_a_destination_that_after(pair, stage, action):
     """Whatever it does before GO, the VM runs on at the source."""
     data, code = ACTIONS[action]
