@@ -90,6 +90,20 @@ void cli_progress_end(struct cli_progress *p)
 	p->line_open = false;
 }
 
+/* What QEMU itself says; it counts no device state and no holes. */
+static void summary_native(const struct godwit_stats *s)
+{
+	char a[32], b[32], c[32], d[32];
+
+	printf("migrated in %s, downtime %s (stopped here to running there), %u passes, by QEMU itself\n",
+	       gw_format_time(a, sizeof(a), s->total_ns),
+	       gw_format_time(b, sizeof(b), s->downtime_ns), s->pass);
+	printf("pages: %llu normal, %llu zero; on the wire: %s for %s of RAM\n",
+	       (unsigned long long)s->normal, (unsigned long long)s->duplicate,
+	       gw_format_size(c, sizeof(c), s->transferred),
+	       gw_format_size(d, sizeof(d), s->total));
+}
+
 void cli_summary(const struct godwit_stats *s, bool source)
 {
 	char a[32], b[32], c[32], d[32];
@@ -101,10 +115,14 @@ void cli_summary(const struct godwit_stats *s, bool source)
 		       gw_format_time(c, sizeof(c), s->total_ns));
 		return;
 	}
+	if (!s->tracker) { /* native */
+		summary_native(s);
+		return;
+	}
 	printf("migrated in %s, downtime %s (stopped here to running there), %u passes, tracker %s\n",
 	       gw_format_time(a, sizeof(a), s->total_ns),
 	       gw_format_time(b, sizeof(b), s->downtime_ns), s->pass,
-	       s->tracker ? s->tracker : "?");
+	       s->tracker);
 	printf("pages: %llu normal, %llu zero, %llu never populated (not sent)\n",
 	       (unsigned long long)s->normal, (unsigned long long)s->duplicate,
 	       (unsigned long long)s->skipped);

@@ -26,7 +26,7 @@ _godwit_reply()
 }
 
 _godwit_parameters="max-bandwidth downtime-limit handover-timeout \
-connect-timeout idle-timeout max-passes stall-passes verify tracker"
+connect-timeout idle-timeout max-passes stall-passes verify native tracker"
 
 # Options that are followed by a word of their own.
 _godwit_takes_value()
@@ -46,7 +46,8 @@ _godwit_value()
 	case $1 in
 	--agent)	_godwit_reply "preload plugin" "$2" ;;
 	--tracker)	_godwit_reply "auto pagemap-scan uffd-wp" "$2" ;;
-	--verify)	_godwit_reply "on off" "$2" ;;
+	--verify | --native)
+			_godwit_reply "on off" "$2" ;;
 	--set)		[[ $2 == *=* ]] ||
 				_godwit_reply "$_godwit_parameters" "$2" = ;;
 	esac

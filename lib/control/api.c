@@ -13,7 +13,9 @@
 #include "control/params.h"
 #include "dest/dest.h"
 #include "godwit.h"
+#include "source/native.h"
 #include "source/source.h"
+#include "vm/qemu/native.h"
 #include "vm/qemu/vm.h"
 
 /* The public error is the internal one under its public name. */
@@ -161,6 +163,31 @@ static int check_uri(const char *uri, struct gw_error *err)
 			  uri);
 }
 
+/* QEMU reads and sends all by itself: nobody else sees a page. */
+static int check_native_params(const struct godwit_params *p,
+			       struct gw_error *err)
+{
+	if (p->verify)
+		return gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
+				  "native and verify exclude each other: QEMU sends the memory by itself, and it hashes no page");
+	if (strcmp(p->tracker, "auto"))
+		return gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
+				  "native and tracker %s exclude each other: QEMU finds out by itself what the guest writes",
+				  p->tracker);
+	return 0;
+}
+
+static int check_migrate(struct godwit_op *op, const char *uri,
+			 struct gw_error *err)
+{
+	int r = check_uri(uri, err);
+
+	if (r || !op->params.native)
+		return r ? r : op->vm->ops->check(op->vm, true, err);
+	r = check_native_params(&op->params, err);
+	return r ? r : gw_qemu_native_check(op->vm, err);
+}
+
 int godwit_migrate(struct godwit_op *op, const char *uri,
 		   struct godwit_error *err)
 {
@@ -172,9 +199,7 @@ int godwit_migrate(struct godwit_op *op, const char *uri,
 	int r;
 
 	/* A VM that cannot be moved is said before a peer is bothered. */
-	r = check_uri(uri, e);
-	if (!r)
-		r = op->vm->ops->check(op->vm, true, e);
+	r = check_migrate(op, uri, e);
 	if (r)
 		return r;
 	c.chan = gw_chan_connect(uri,
@@ -183,7 +208,7 @@ int godwit_migrate(struct godwit_op *op, const char *uri,
 	if (!c.chan)
 		return -e->code;
 	set_peer(op->vm, c.chan);
-	r = gw_source_run(&c, e);
+	r = op->params.native ? gw_native_run(&c, e) : gw_source_run(&c, e);
 	gw_chan_close(c.chan);
 	return r;
 }

@@ -33,6 +33,8 @@ const struct gw_param gw_params[] = {
 	  "give up after so many passes that lowered nothing; 0: never" },
 	{ "verify", GW_PARAM_BOOL, AT(verify), "off", NULL, NULL, NULL,
 	  "compare a hash of every page while the VM stands still" },
+	{ "native", GW_PARAM_BOOL, AT(native), "off", NULL, NULL, NULL,
+	  "QEMU sends the VM by itself, godwit carries it; no agent needed" },
 	{ "tracker", GW_PARAM_NAME, AT(tracker), "auto", NULL, NULL,
 	  gw_track_names, "how to find out which pages the guest writes" },
 };
