@@ -16,6 +16,9 @@ static int cmd_version(int argc, char **argv);
 
 #define VM_HELP                                                             \
 	"VM is the NAME given to 'godwit run', or qmp=PATH,agent=PATH.\n"
+#define NATIVE_HELP                                                         \
+	"With --native QEMU makes the stream by itself, for a plain QEMU with -incoming\n" \
+	"or 'godwit receive' at URI; qmp=PATH is enough then.\n"
 #define URI_HELP                                                            \
 	"URI is tcp:HOST:PORT, unix:PATH, fd:N or exec:COMMAND.\n"
 #define FILE_HELP                                                           \
@@ -44,7 +47,8 @@ const struct cli_command cli_commands[] = {
 	  "  --json                  a JSON object\n",
 	  0, cmd_check },
 	{ "migrate", "VM URI [options]", "live-migrate a VM",
-	  VM_HELP URI_HELP "\n" COMMON_HELP, GW_USE_MIGRATE, cmd_migrate },
+	  VM_HELP URI_HELP NATIVE_HELP "\n" COMMON_HELP, GW_USE_MIGRATE,
+	  cmd_migrate },
 	{ "receive", "URI VM [options]",
 	  "accept one migration into a VM started with --incoming",
 	  URI_HELP VM_HELP "\n" COMMON_HELP, GW_USE_RECEIVE, cmd_receive },

@@ -114,14 +114,32 @@ static void pages(const struct godwit_stats *s, const char *where)
 	       gw_format_size(d, sizeof(d), s->device_bytes));
 }
 
+/* What QEMU itself says; it counts no device state and no holes. */
+static void summary_native(const struct godwit_stats *s)
+{
+	char a[32], b[32], c[32], d[32];
+
+	printf("migrated in %s, downtime %s (stopped here to running there), %u passes, by QEMU itself\n",
+	       gw_format_time(a, sizeof(a), s->total_ns),
+	       gw_format_time(b, sizeof(b), s->downtime_ns), s->pass);
+	printf("pages: %llu normal, %llu zero; on the wire: %s for %s of RAM\n",
+	       (unsigned long long)s->normal, (unsigned long long)s->duplicate,
+	       gw_format_size(c, sizeof(c), s->transferred),
+	       gw_format_size(d, sizeof(d), s->total));
+}
+
 void cli_summary_migrated(const struct godwit_stats *s)
 {
 	char a[32], b[32];
 
+	if (!s->tracker) { /* native */
+		summary_native(s);
+		return;
+	}
 	printf("migrated in %s, downtime %s (stopped here to running there), %u passes, tracker %s\n",
 	       gw_format_time(a, sizeof(a), s->total_ns),
 	       gw_format_time(b, sizeof(b), s->downtime_ns), s->pass,
-	       s->tracker ? s->tracker : "none");
+	       s->tracker);
 	pages(s, "on the wire");
 	if (s->verified)
 		printf("verified: %llu pages compared, all equal\n",

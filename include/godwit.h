@@ -102,6 +102,7 @@ struct godwit_params {
 	uint32_t stall_passes;	     /* 10: give up after so many passes that
 					did not lower what is left */
 	bool verify;		     /* hash every page on both sides */
+	bool native;		     /* QEMU's own stream, also to a plain QEMU */
 	const char *tracker;	     /* "auto", "pagemap-scan", "uffd-wp" */
 	bool to_qemu;		     /* migrate: a plain QEMU waits there */
 	bool live;		     /* save: the VM runs meanwhile */
@@ -149,7 +150,8 @@ struct godwit_vm;
 
 /*
  * Attach to a QEMU: the NAME given to `godwit run`, or
- * "qmp=PATH,agent=PATH". One attachment at a time. NULL with @err.
+ * "qmp=PATH,agent=PATH"; "qmp=PATH" is enough for a native migration. One
+ * attachment at a time. NULL with @err.
  */
 GODWIT_API struct godwit_vm *godwit_vm_open(const char *vm,
 					    struct godwit_error *err);
@@ -173,8 +175,9 @@ GODWIT_API void godwit_op_free(struct godwit_op *op);
 GODWIT_API void godwit_op_cancel(struct godwit_op *op);
 
 /*
- * Live-migrate to the godwit that listens at @uri. Return: 0 when the VM runs
- * there (its source VMM then stands in `postmigrate`), or -errno with @err.
+ * Live-migrate to the godwit that listens at @uri, with the parameter `native`
+ * also to a plain QEMU that waits there. Return: 0 when the VM runs there (its
+ * source VMM then stands in `postmigrate`), or -errno with @err.
  */
 GODWIT_API int godwit_migrate(struct godwit_op *op, const char *uri,
 			      struct godwit_error *err);

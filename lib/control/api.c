@@ -15,7 +15,9 @@
 #include "dest/dest.h"
 #include "godwit.h"
 #include "image/peer_sink.h"
+#include "source/native.h"
 #include "source/source.h"
+#include "vm/qemu/native.h"
 #include "vm/qemu/vm.h"
 
 /* The public error is the internal one under its public name. */
@@ -173,6 +175,31 @@ static int migrate_to_qemu(struct gw_source_config *c, struct gw_error *err)
 	return r;
 }
 
+/* QEMU reads and sends all by itself: nobody else sees a page. */
+static int check_native_params(const struct godwit_params *p,
+			       struct gw_error *err)
+{
+	if (p->verify)
+		return gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
+				  "native and verify exclude each other: QEMU sends the memory by itself, and it hashes no page");
+	if (strcmp(p->tracker, "auto"))
+		return gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
+				  "native and tracker %s exclude each other: QEMU finds out by itself what the guest writes",
+				  p->tracker);
+	return 0;
+}
+
+static int check_migrate(struct godwit_op *op, const char *uri,
+			 struct gw_error *err)
+{
+	int r = gw_api_check_uri(uri, err);
+
+	if (r || !op->params.native)
+		return r ? r : op->vm->ops->check(op->vm, true, err);
+	r = check_native_params(&op->params, err);
+	return r ? r : gw_qemu_native_check(op->vm, err);
+}
+
 int godwit_migrate(struct godwit_op *op, const char *uri,
 		   struct godwit_error *err)
 {
@@ -184,9 +211,7 @@ int godwit_migrate(struct godwit_op *op, const char *uri,
 	int r;
 
 	/* A VM that cannot be moved is said before a peer is bothered. */
-	r = gw_api_check_uri(uri, e);
-	if (!r)
-		r = op->vm->ops->check(op->vm, true, e);
+	r = check_migrate(op, uri, e);
 	if (r)
 		return r;
 	c.chan = gw_chan_connect(uri,
@@ -195,9 +220,9 @@ int godwit_migrate(struct godwit_op *op, const char *uri,
 	if (!c.chan)
 		return -e->code;
 	set_peer(op->vm, c.chan);
-	if (op->params.to_qemu)
+	if (op->params.to_qemu && !op->params.native)
 		return migrate_to_qemu(&c, e);
-	r = gw_source_run(&c, e);
+	r = op->params.native ? gw_native_run(&c, e) : gw_source_run(&c, e);
 	gw_chan_close(c.chan);
 	return r;
 }

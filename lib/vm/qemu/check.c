@@ -9,6 +9,7 @@
 
 #include "vm/qemu/foreign.h"
 #include "vm/qemu/internal.h"
+#include "vm/qemu/native.h"
 
 static int refuse(struct gw_qemu *q, const char *what,
 		  const struct gw_foreign *f, struct gw_error *err)
@@ -115,11 +116,11 @@ static int find_direct_io(struct gw_qemu *q, struct gw_error *err)
 	return 0;
 }
 
-static int check_source(struct gw_qemu *q, const char *status,
-			struct gw_error *err)
+/* Is there a VM in it, in a state to begin from? */
+static int check_state(struct gw_qemu *q, const char *status,
+		       struct gw_error *err)
 {
 	const char *name = q->vm.info.name;
-	int r;
 
 	if (!strcmp(status, "inmigrate"))
 		return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
@@ -134,7 +135,16 @@ static int check_source(struct gw_qemu *q, const char *status,
 		return gw_fail(err, EBUSY,
 			       "'%s' is in state '%s' and cannot be moved now; running and paused VMs can",
 			       name, status);
-	r = check_devices(q, "/machine/peripheral", err);
+	return 0;
+}
+
+static int check_source(struct gw_qemu *q, const char *status,
+			struct gw_error *err)
+{
+	int r = check_state(q, status, err);
+
+	if (!r)
+		r = check_devices(q, "/machine/peripheral", err);
 	if (!r)
 		r = check_devices(q, "/machine/peripheral-anon", err);
 	if (!r)
@@ -166,16 +176,43 @@ static int check_dest(struct gw_qemu *q, const char *status,
 	return 0;
 }
 
-int gw_qemu_check(struct gw_vm *vm, bool source, struct gw_error *err)
+static int read_state(struct gw_qemu *q, char status[32], struct gw_error *err)
 {
-	struct gw_qemu *q = gw_qemu_of(vm);
-	char status[32];
 	int r = gw_qemu_status(q, status, err);
 
 	if (r)
 		return r;
-	vm->info.running = !strcmp(status, "running");
-	vm->info.waiting = !strcmp(status, "inmigrate");
+	q->vm.info.running = !strcmp(status, "running");
+	q->vm.info.waiting = !strcmp(status, "inmigrate");
+	return 0;
+}
+
+int gw_qemu_native_check(struct gw_vm *vm, struct gw_error *err)
+{
+	struct gw_qemu *q = gw_qemu_of(vm);
+	char status[32];
+	int r = read_state(q, status, err);
+
+	if (!r)
+		r = check_state(q, status, err);
+	return r ? r : check_blockers(q, err);
+}
+
+int gw_qemu_check(struct gw_vm *vm, bool source, struct gw_error *err)
+{
+	struct gw_qemu *q = gw_qemu_of(vm);
+	char status[32];
+	int r;
+
+	if (!q->agent)
+		return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
+				  "without the agent the memory of this QEMU cannot be reached: start the VM with 'godwit run', or name the agent's socket: qmp=%s,agent=PATH%s",
+				  q->ref.qmp,
+				  source ? ", or let QEMU send it all by itself: 'godwit migrate' with --native" :
+					   "");
+	r = read_state(q, status, err);
+	if (r)
+		return r;
 	return source ? check_source(q, status, err) :
 			check_dest(q, status, err);
 }

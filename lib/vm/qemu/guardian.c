@@ -15,19 +15,26 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/scope.h"
 #include "vm/qemu/internal.h"
 #include "vm/qemu/resume.h"
+#include "wire/qemu.h"
 
 #define PATIENCE_MS 300000 /* QEMU's main loop may be busy */
 #define ATTEMPT_MS  10000
 #define PAUSE_NS    (100 * GW_NS_PER_MS)
+#define QUIET_MS    200 /* QEMU has written what it had to write */
+
+/* What its godwit says. */
+enum { DISMISSED, HANDING_OVER };
 
 #ifndef SYS_close_range /* Linux 5.9; the same number on every machine */
 #define SYS_close_range 436
@@ -46,12 +53,13 @@ static int ascending(const void *a, const void *b)
 }
 
 /*
- * Keep stderr (for the log) and what is listed. A copy of the channel or of
- * QEMU's socket that stayed open here would hide the death of our godwit.
+ * Keep stderr (for the log) and what is listed. A copy of the channel that
+ * stayed open here would hide the death of our godwit. QEMU's socket is there
+ * in native mode only (native.h): then it is what hold() needs.
  */
 static int drop_descriptors(const struct gw_qemu *q, int fd)
 {
-	int keep[] = { STDERR_FILENO, fd, q->pidfd, q->move_lock };
+	int keep[] = { STDERR_FILENO, fd, q->pidfd, q->move_lock, q->dev_fd };
 	int n = sizeof(keep) / sizeof(*keep), from = 0, r = 0;
 
 	qsort(keep, (size_t)n, sizeof(*keep), ascending);
@@ -89,6 +97,14 @@ static int take_back(struct gw_qemu *q, struct gw_error *err)
 	return r;
 }
 
+/* Without a pid only the monitor can say it. */
+static bool is_gone(struct gw_qemu *q, const struct gw_error *err)
+{
+	return gw_qemu_dead(q) ||
+	       (q->pidfd < 0 &&
+		(err->code == ECONNREFUSED || err->code == ENOENT));
+}
+
 static void rescue(struct gw_qemu *q, pid_t godwit)
 {
 	const char *now = q->vm.info.running ? "runs on" : "rests as before";
@@ -96,8 +112,10 @@ static void rescue(struct gw_qemu *q, pid_t godwit)
 	struct timespec pause = { 0, PAUSE_NS };
 	struct gw_error err = { 0 };
 
+	if (q->dev_fd >= 0)
+		shutdown(q->dev_fd, SHUT_RDWR); /* a native migration fails */
 	while (take_back(q, &err)) {
-		if (gw_qemu_dead(q))
+		if (is_gone(q, &err))
 			return;
 		if (gw_deadline_left_ms(deadline) == 0) {
 			gw_qemu_note(q, "stuck", "source",
@@ -116,19 +134,102 @@ static void rescue(struct gw_qemu *q, pid_t godwit)
 		q->vm.info.name, (int)godwit, now);
 }
 
+/* --- native mode, after migrate-continue -------------------------------- */
+
+/* Read QEMU's stream and throw it away until nothing comes for QUIET_MS: a
+ * QEMU that cannot write answers no command. Return: false at its end. */
+static bool drain(int fd)
+{
+	static char buf[65536];
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	while (poll(&p, 1, QUIET_MS) > 0) {
+		ssize_t n = recv(fd, buf, sizeof(buf), MSG_DONTWAIT);
+
+		if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+			return false;
+	}
+	return true;
+}
+
+static int ask_status(struct gw_qemu *q, char status[32], struct gw_error *err)
+{
+	int r;
+
+	q->qmp = gw_qmp_open(q->ref.qmp, ATTEMPT_MS, NULL, err);
+	if (!q->qmp)
+		return -err->code;
+	r = gw_qemu_migration(q, status, NULL, err);
+	if (!r && !strcmp(status, "completed"))
+		gw_qemu_settings_restore(q);
+	gw_qmp_close(q->qmp);
+	return r;
+}
+
+static void say_held(struct gw_qemu *q, pid_t godwit)
+{
+	gw_qemu_note(q, "uncertain", "source",
+		     "godwit (pid %d) died while the VM was handed over; stopped here, because the destination may have all of it; whether it runs it is known there",
+		     (int)godwit);
+	gw_warn("the godwit that moved '%s' (pid %d) died while the VM was handed over. The VM stands still here. Look at the destination: if the VM runs there, end the one here; if it cannot run there, 'godwit resume' runs it here",
+		q->vm.info.name, (int)godwit);
+}
+
+/*
+ * The destination may have the VM. QEMU would run it on here as soon as its
+ * socket closed; SHUT 0 on the return path makes it `completed` instead. (Also
+ * if it is still writing: the word waits in the socket.)
+ */
+static void hold(struct gw_qemu *q, pid_t godwit)
+{
+	static const uint8_t shut[8] = { 0, GW_RP_SHUT, 0, 4 };
+	int64_t deadline = gw_deadline_ms(PATIENCE_MS);
+	struct timespec pause = { 0, PAUSE_NS };
+	bool open = true, said = false;
+	struct gw_error err = { 0 };
+	char status[32];
+
+	do {
+		open = open && drain(q->dev_fd);
+		if (ask_status(q, status, &err)) {
+			if (is_gone(q, &err))
+				return;
+		} else if (!strcmp(status, "completed")) {
+			if (said)
+				say_held(q, godwit);
+			return; /* otherwise its godwit passed SHUT on */
+		} else if (!strcmp(status, "device") && !said) {
+			said = send(q->dev_fd, shut, sizeof(shut),
+				    MSG_NOSIGNAL) == sizeof(shut);
+		} else if (strcmp(status, "device")) {
+			/* It never went on, or took the VM back itself. */
+			rescue(q, godwit);
+			return;
+		}
+		nanosleep(&pause, NULL);
+	} while (gw_deadline_left_ms(deadline));
+	say_held(q, godwit);
+}
+
 static _Noreturn void guard(struct gw_qemu *q, int fd, pid_t godwit)
 {
-	char byte = 0;
+	char byte = DISMISSED;
+	bool handing_over = false;
 	ssize_t n;
 
 	prctl(PR_SET_NAME, "gw-guardian");
 	setsid();
 	if (drop_descriptors(q, fd) || send(fd, &byte, 1, MSG_NOSIGNAL) != 1)
 		_exit(1);
-	do
+	do {
 		n = recv(fd, &byte, 1, 0);
-	while (n < 0 && errno == EINTR);
-	if (n <= 0)
+		if (n == 1 && byte == HANDING_OVER)
+			handing_over = true;
+	} while ((n < 0 && errno == EINTR) ||
+		 (n == 1 && byte == HANDING_OVER));
+	if (n <= 0 && handing_over)
+		hold(q, godwit);
+	else if (n <= 0)
 		rescue(q, godwit);
 	_exit(0);
 }
@@ -168,9 +269,19 @@ int gw_guardian_start(struct gw_qemu *q, struct gw_error *err)
 		       "the guardian process, which sets the VM going again should this godwit die, could not be started");
 }
 
+int gw_guardian_hand_over(struct gw_qemu *q, struct gw_error *err)
+{
+	char byte = HANDING_OVER;
+
+	if (send(q->guardian, &byte, 1, MSG_NOSIGNAL) == 1)
+		return 0;
+	return gw_fail(err, EPIPE,
+		       "the guardian process, which watches over the hand-over should this godwit die, was killed");
+}
+
 void gw_guardian_dismiss(struct gw_qemu *q)
 {
-	char byte = 0;
+	char byte = DISMISSED;
 
 	if (q->guardian < 0)
 		return;

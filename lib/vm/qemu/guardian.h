@@ -22,6 +22,12 @@
  * The kernel keeps that order, whatever kills the godwit. The guardian holds
  * the move lock, so nobody else moves or resumes the VM meanwhile, and no
  * other descriptor: channel, tracker and device socket end with the godwit.
+ *
+ * In native mode (native.h) there is no GO: the destination runs the VM when
+ * it has all of it. There the guardian is told when that begins to be possible
+ * and has a copy of the socket that QEMU writes to. Should its godwit die after
+ * that, it says SHUT 0 to QEMU, which then does not run the VM on: an operator
+ * decides. (Closing the socket would make QEMU run it.)
  */
 #ifndef GW_VM_QEMU_GUARDIAN_H
 #define GW_VM_QEMU_GUARDIAN_H
@@ -32,6 +38,10 @@ struct gw_qemu;
 
 /* Fork it. @q: settings are saved, QEMU's migration has not begun. */
 int gw_guardian_start(struct gw_qemu *q, struct gw_error *err) GW_MUST_CHECK;
+
+/* Native mode: from here on the destination may have the VM. */
+int gw_guardian_hand_over(struct gw_qemu *q,
+			  struct gw_error *err) GW_MUST_CHECK;
 
 /* It has nothing to do any more. Idempotent. */
 void gw_guardian_dismiss(struct gw_qemu *q);

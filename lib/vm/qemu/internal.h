@@ -32,7 +32,7 @@ struct gw_qemu {
 
 	int guardian; /* socket to it, -1: none; see guardian.h */
 
-	/* source: QEMU writes its device state into dev_fd */
+	/* source: QEMU writes its device state, or natively all, into dev_fd */
 	int dev_fd;		/* our end; -1: none */
 	bool saving;		/* QMP `migrate` was given */
 	bool committed;		/* QEMU said completed */
@@ -78,11 +78,20 @@ int gw_qemu_settings_save(struct gw_qemu *q, bool source,
 			  struct gw_error *err) GW_MUST_CHECK;
 int gw_qemu_settings_set(struct gw_qemu *q, bool source,
 			 struct gw_error *err) GW_MUST_CHECK;
+/* The same for native mode (native.h): the user's own stay but for what @c
+ * and the hand-over need; what one connection cannot carry is refused. */
+struct gw_native_config;
+int gw_qemu_settings_native(struct gw_qemu *q, const struct gw_native_config *c,
+			    struct gw_error *err) GW_MUST_CHECK;
 void gw_qemu_settings_restore(struct gw_qemu *q);
 
 /* save.c */
 int gw_qemu_describe(struct gw_vm *vm, struct gw_image_desc *d,
 		     struct gw_error *err);
+/* The next event. Return: 1 with the new migration status in @status, 0 for
+ * none of interest within @timeout_ms, -errno. Notes when the VM stopped. */
+int gw_qemu_next_status(struct gw_qemu *q, int timeout_ms, char status[32],
+			struct gw_error *err) GW_MUST_CHECK;
 int gw_qemu_save_begin(struct gw_vm *vm, struct gw_error *err);
 int gw_qemu_save_poll(struct gw_vm *vm, int timeout_ms, bool *stopped,
 		      struct gw_error *err);

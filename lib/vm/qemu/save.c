@@ -199,12 +199,8 @@ static int migration_failed(struct gw_qemu *q, const char *status,
 		       why.msg[0] ? why.msg : "no reason known");
 }
 
-/*
- * The next event. Return: 1 with the new migration status in @status, 0 for
- * none of interest within @timeout_ms, -errno.
- */
-static int next_status(struct gw_qemu *q, int timeout_ms, char status[32],
-		       struct gw_error *err)
+int gw_qemu_next_status(struct gw_qemu *q, int timeout_ms, char status[32],
+			struct gw_error *err)
 {
 	struct gw_error why = { 0 };
 	struct gw_qmp_event e;
@@ -240,7 +236,8 @@ int gw_qemu_save_poll(struct gw_vm *vm, int timeout_ms, bool *stopped,
 
 	*stopped = false;
 	do {
-		r = next_status(q, gw_deadline_left_ms(deadline), status, err);
+		r = gw_qemu_next_status(q, gw_deadline_left_ms(deadline),
+					status, err);
 		if (r < 0)
 			return r;
 		if (r && !strcmp(status, "pre-switchover")) {
@@ -391,7 +388,8 @@ int gw_qemu_save_commit(struct gw_vm *vm, struct gw_error *err)
 		     "given up here, because the destination has the whole VM; whether it was told to run it is known there");
 	r = say(q, GW_RP_SHUT, 0, err);
 	while (!r && gw_deadline_left_ms(deadline) > 0) {
-		r = next_status(q, gw_deadline_left_ms(deadline), status, err);
+		r = gw_qemu_next_status(q, gw_deadline_left_ms(deadline),
+					status, err);
 		if (r > 0 && !strcmp(status, "completed")) {
 			q->committed = true;
 			return 0;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "vm/qemu/internal.h"
+#include "vm/qemu/native.h"
 #include "vm/qemu/resume.h"
 
 #define NO_LIMIT_MS 2000000 /* the most that QEMU takes */
@@ -160,6 +161,107 @@ int gw_qemu_settings_set(struct gw_qemu *q, bool source, struct gw_error *err)
 			      "max-bandwidth", 0, "downtime-limit",
 			      NO_LIMIT_MS);
 	return r;
+}
+
+/* --- native mode -------------------------------------------------------- */
+
+/* What makes a stream that is not one connection with all of the VM. */
+static const struct {
+	const char *name, *why;
+} not_carried[] = {
+	{ "multifd", "it sends over several connections" },
+	{ "postcopy-ram", "its VM lives on both sides for a while" },
+	{ "postcopy-preempt", "it sends over two connections" },
+	{ "background-snapshot", "it writes a snapshot and moves nothing" },
+	{ "mapped-ram", "it writes a file" },
+	{ "x-colo", "its VM runs on both sides" },
+	{ "x-ignore-shared", "it leaves the shared memory out" },
+};
+
+static int check_native_parameters(struct gw_qemu *q, struct gw_error *err)
+{
+	static const char *const names[] = { "tls-creds", "mode" };
+	static const char *const fine[] = { "", "normal" };
+	json_t *p = gw_qmp_cmd(q->qmp, GW_QMP_TIMEOUT_MS, err,
+			       "query-migrate-parameters", NULL);
+	int r = p ? 0 : -EREMOTEIO;
+
+	for (int i = 0; i < 2 && !r; i++) {
+		const char *v =
+			json_string_value(json_object_get(p, names[i]));
+
+		if (v && strcmp(v, fine[i]))
+			r = gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
+				       "QEMU's migration parameter %s is '%s', which a stream that is carried cannot have: set it to '%s' (migrate-set-parameters)%s",
+				       names[i], v, fine[i],
+				       i ? "" :
+					   ", and protect the connection by a tunnel");
+	}
+	json_decref(p);
+	return r;
+}
+
+static int check_native(struct gw_qemu *q, struct gw_error *err)
+{
+	for (size_t i = 0; i < sizeof(not_carried) / sizeof(*not_carried); i++)
+		if (is_on(q->old_capabilities, not_carried[i].name))
+			return gw_fail_as(
+				err, GW_FAULT_USAGE, ENOTSUP,
+				"QEMU's migration capability %s is on, and what it makes cannot be carried (%s): switch it off (migrate-set-capabilities)",
+				not_carried[i].name, not_carried[i].why);
+	return check_native_parameters(q, err);
+}
+
+/* As the user has it, but for three. */
+static bool native_state(const json_t *old, const char *name, bool return_path)
+{
+	if (!strcmp(name, "return-path"))
+		return return_path;
+	if (!strcmp(name, "events") || !strcmp(name, "pause-before-switchover"))
+		return true;
+	return is_on(old, name);
+}
+
+int gw_qemu_settings_native(struct gw_qemu *q, const struct gw_native_config *c,
+			    struct gw_error *err)
+{
+	json_int_t bandwidth = 0, downtime = 300;
+	json_t *list;
+	int r = gw_qemu_settings_save(q, true, err);
+
+	if (!r)
+		r = check_native(q, err);
+	if (r)
+		return r;
+	list = json_array();
+	for (size_t i = 0; i < sizeof(capabilities) / sizeof(*capabilities);
+	     i++) {
+		const char *name = capabilities[i].name;
+
+		if (find(q->old_capabilities, name))
+			json_array_append_new(
+				list,
+				json_pack("{s:s, s:b}", "capability", name,
+					  "state",
+					  native_state(q->old_capabilities,
+						       name,
+						       c->return_path)));
+	}
+	r = gw_qmp_do(q->qmp, GW_QMP_TIMEOUT_MS, err,
+		      "migrate-set-capabilities", "{s:o}", "capabilities",
+		      list);
+	if (r)
+		return r;
+	json_unpack(q->old_parameters, "{s:I, s:I}", "max-bandwidth",
+		    &bandwidth, "downtime-limit", &downtime);
+	if (c->max_bandwidth)
+		bandwidth = (json_int_t)c->max_bandwidth;
+	if (c->downtime_limit_ms >= 0)
+		downtime = c->downtime_limit_ms;
+	return gw_qmp_do(q->qmp, GW_QMP_TIMEOUT_MS, err,
+			 "migrate-set-parameters", "{s:I, s:I}",
+			 "max-bandwidth", bandwidth, "downtime-limit",
+			 downtime);
 }
 
 /* Take back @capabilities (a full list) and @parameters (may be NULL). */
