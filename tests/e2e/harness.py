@@ -41,6 +41,13 @@ def versions():
     return [v for v in ("7.2", "10.0", "11.1") if qemu_path(v)]
 
 
+def each_version():
+    """For parametrize: 10.0, and the others in `make soak`."""
+    import pytest
+    return ["10.0", *(pytest.param(v, marks=pytest.mark.soak)
+                      for v in ("7.2", "11.1"))]
+
+
 def wait_until(what, fn, timeout=60, step=0.02):
     """fn() as soon as it is true; an assertion naming @what otherwise."""
     end = time.monotonic() + timeout
@@ -234,6 +241,22 @@ class PlainGuest(Guest):
         if parameters:
             self.ask("migrate-set-parameters", **{
                 k.replace("_", "-"): v for k, v in parameters.items()})
+
+    def capabilities(self, **on):
+        self.ask("migrate-set-capabilities", capabilities=[
+            {"capability": k.replace("_", "-"), "state": v}
+            for k, v in on.items()])
+
+    def listen(self, uri="tcp:127.0.0.1:0", **on):
+        """Wait for a migration (-incoming defer); where."""
+        self.wait_up()
+        if on:
+            self.capabilities(**on)
+        self.ask("migrate-incoming", uri=uri)
+        if not uri.startswith("tcp"):
+            return uri
+        a = self.ask("query-migrate")["socket-address"][0]
+        return f"tcp:127.0.0.1:{a['port']}"
 
     def migration(self):
         return self.ask("query-migrate").get("status")

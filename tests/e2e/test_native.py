@@ -10,61 +10,30 @@ import time
 
 import pytest
 
-from harness import (CANCELLED, FAILED, GUEST, INPUT, OK, REFUSED, UNCERTAIN,
-                     USAGE, Guest, assert_one_story, qemu_path, said,
-                     wait_until)
+from harness import (CANCELLED, FAILED, INPUT, OK, REFUSED, UNCERTAIN,
+                     USAGE, PlainGuest, assert_one_story, each_version, qemu_path,
+                     said, wait_until)
 from test_kill import Relay
 
 MACHINE = "pc-i440fx-7.2"  # every QEMU here has it
 
 
-class Plain(Guest):
-    """A QEMU that nobody prepared: private RAM, no agent."""
+class Plain(PlainGuest):
+    """A QEMU that nobody prepared, with a monitor for godwit."""
 
-    def __init__(self, env, name, incoming=False, version="10.0", memory=256,
-                 append="gw.tick=20 gw.dirty=16:2000", machine=MACHINE,
-                 extra=()):
+    def __init__(self, env, name, incoming=False, version="10.0",
+                 machine=MACHINE, extra=(), **kw):
         if not qemu_path(version):
             pytest.skip(f"QEMU {version} could not be unpacked on this machine"
                         f" (scripts/get-qemu {version} says why)")
-        self.env, self.name, self.version = env, name, version
-        self.daemon = None
-        self.console = os.path.join(env.dir, name + ".console")
-        self.test_qmp = os.path.join(env.dir, name + ".testqmp")
-        self.monitor = os.path.join(env.dir, name + ".qmp")
-        open(self.console, "w").close()
-        self.command = [
-            qemu_path(version), "-accel", "tcg,thread=multi", "-m",
-            str(memory), "-machine", machine, "-nodefaults",
-            "-display", "none", "-no-reboot",
-            "-kernel", os.path.join(GUEST, "vmlinuz"),
-            "-initrd", os.path.join(GUEST, "initrd.gz"),
-            "-append", "console=ttyS0 quiet panic=-1 " + append,
-            "-serial", "file:" + self.console,
-            "-qmp", f"unix:{self.test_qmp},server=on,wait=off",
-            "-qmp", f"unix:{self.monitor},server=on,wait=off",
-            *(["-incoming", "defer"] if incoming else []), *extra]
-        self.proc = env.start(self.command, name + ".qemu")
-        self.pid = self.proc.pid
-        self.ref = "qmp=" + self.monitor
+        monitor = os.path.join(env.dir, name + ".qmp")
+        super().__init__(env, name, version=version, machine=machine,
+                         incoming="defer" if incoming else None,
+                         extra=("-qmp", f"unix:{monitor},server=on,wait=off",
+                                *extra), **kw)
+        self.ref = "qmp=" + monitor
         wait_until(f"monitor of {name}",
-                   lambda: os.path.exists(self.monitor) or not self.alive())
-
-    def listen(self, uri="tcp:127.0.0.1:0", **on):
-        """Wait for a migration; where."""
-        self.wait_up()
-        if on:
-            self.capabilities(**on)
-        self.ask("migrate-incoming", uri=uri)
-        if not uri.startswith("tcp"):
-            return uri
-        a = self.ask("query-migrate")["socket-address"][0]
-        return f"tcp:127.0.0.1:{a['port']}"
-
-    def capabilities(self, **on):
-        self.ask("migrate-set-capabilities", capabilities=[
-            {"capability": k.replace("_", "-"), "state": v}
-            for k, v in on.items()])
+                   lambda: os.path.exists(monitor) or not self.alive())
 
 
 def settings(guest):
@@ -268,7 +237,7 @@ def test_ctrl_c_midway(env):
     arrived(a, c, native(env, a, c.listen()))
 
 
-@pytest.mark.parametrize("version", ["7.2", "10.0", "11.1"])
+@pytest.mark.parametrize("version", each_version())
 def test_a_destination_of_another_machine_type_refuses(env, version):
     a = booted(env)
     b = Plain(env, "b", incoming=True, version=version, machine="q35")
@@ -279,7 +248,7 @@ def test_a_destination_of_another_machine_type_refuses(env, version):
     stays(a, before)
 
 
-@pytest.mark.parametrize("version", ["7.2", "10.0", "11.1"])
+@pytest.mark.parametrize("version", each_version())
 def test_a_destination_without_a_device_refuses(env, version):
     """Found out when it loads the device state, after the VM was stopped."""
     a = booted(env, extra=["-device", "virtio-rng-pci"])
@@ -383,7 +352,7 @@ def hand_over_without_answer(env, a, b, relay, *options):
     return text
 
 
-@pytest.mark.parametrize("version", ["7.2", "10.0", "11.1"])
+@pytest.mark.parametrize("version", each_version())
 def test_swallowed_answers_leave_no_two_running_vms(env, version):
     """All of the VM arrives and no word comes back: the destination runs it,
     the source must not, now or later."""
@@ -435,7 +404,7 @@ def paused(env, a, uri, point, *options):
     return tx
 
 
-@pytest.mark.parametrize("version", ["7.2", "10.0", "11.1"])
+@pytest.mark.parametrize("version", each_version())
 @pytest.mark.parametrize("point", ["source:setup", "source:bulk",
                                    "source:stopped"])
 def test_a_killed_godwit_leaves_the_vm_running(env, version, point):
@@ -451,7 +420,7 @@ def test_a_killed_godwit_leaves_the_vm_running(env, version, point):
     assert not b.ticks()
 
 
-@pytest.mark.parametrize("version", ["7.2", "10.0", "11.1"])
+@pytest.mark.parametrize("version", each_version())
 def test_a_godwit_killed_in_the_hand_over_leaves_no_two_vms(env, version):
     """The destination has it all and runs it: the source's QEMU must not take
     the end of its socket for a reason to run the VM on."""

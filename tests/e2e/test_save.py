@@ -24,12 +24,6 @@ def need(*names):
             pytest.skip(f"QEMU {v} could not be unpacked on this machine")
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 def save(env, vm, path, *options):
     g = env.godwit("save", vm.name, path, "--json", *options)
     assert g.wait() == OK, g.stderr()
@@ -214,10 +208,8 @@ def test_send_a_file_into_a_plain_qemu(env, fmt):
     a.wait_tick(20)
     path = os.path.join(env.dir, "vm.saved")
     save(env, a, path, "--live", "--stop", "--format", fmt)
-    port = free_port()
-    b = env.plain("b", incoming=f"tcp:127.0.0.1:{port}", **kw)
-    b.wait_up()
-    g = env.godwit("send", path, f"tcp:127.0.0.1:{port}", "--json")
+    b = env.plain("b", incoming="defer", **kw)
+    g = env.godwit("send", path, b.listen(), "--json")
     assert g.wait() == OK, g.stderr()
     b.wait_more_ticks(10)
     assert_one_story(a, b)
@@ -225,8 +217,8 @@ def test_send_a_file_into_a_plain_qemu(env, fmt):
 
 # --- live into a plain QEMU ---------------------------------------------------
 
-def to_qemu(env, a, port, *options):
-    return env.migrate(a, f"tcp:127.0.0.1:{port}", "--to-qemu", *options)
+def to_qemu(env, a, uri, *options):
+    return env.migrate(a, uri, "--to-qemu", *options)
 
 
 @pytest.mark.parametrize("pair", ["10.0-10.0", "10.0-7.2", "7.2-10.0",
@@ -235,12 +227,10 @@ def test_live_into_a_plain_qemu(env, pair):
     source, dest = pair.split("-")
     need(source, dest)
     kw = dict(append=BUSY, machine=PC, extra=RICH)
-    port = free_port()
     a = env.guest("a", version=source, **kw)
-    b = env.plain("b", incoming=f"tcp:127.0.0.1:{port}", version=dest, **kw)
+    b = env.plain("b", incoming="defer", version=dest, **kw)
     a.wait_tick(20)
-    b.wait_up()
-    g = to_qemu(env, a, port)
+    g = to_qemu(env, a, b.listen())
     assert g.wait() == OK, g.stderr() + env.read("b.qemu")
     assert g.result()["status"] == "completed"
     assert a.status() == "postmigrate"
@@ -249,13 +239,11 @@ def test_live_into_a_plain_qemu(env, pair):
 
 
 def test_a_destination_with_another_machine_refuses(env):
-    port = free_port()
     a = env.guest("a", append=BUSY, machine="pc-i440fx-10.0")
-    b = env.plain("b", incoming=f"tcp:127.0.0.1:{port}",
+    b = env.plain("b", incoming="defer",
                   machine="pc-i440fx-9.0")
     a.wait_tick(10)
-    b.wait_up()
-    g = to_qemu(env, a, port)
+    g = to_qemu(env, a, b.listen())
     assert g.wait() in (REFUSED, FAILED), g.stderr()
     assert "runs on here" in g.stderr()
     a.wait_more_ticks(5)
@@ -263,12 +251,10 @@ def test_a_destination_with_another_machine_refuses(env):
 
 
 def test_a_destination_without_a_device_refuses_before_it_is_too_late(env):
-    port = free_port()
     a = env.guest("a", append=BUSY, extra=("-device", "virtio-rng-pci"))
-    b = env.plain("b", incoming=f"tcp:127.0.0.1:{port}", append=BUSY)
+    b = env.plain("b", incoming="defer", append=BUSY)
     a.wait_tick(10)
-    b.wait_up()
-    g = to_qemu(env, a, port)
+    g = to_qemu(env, a, b.listen())
     assert g.wait() == REFUSED, g.stderr()
     assert "stderr says why" in g.stderr()
     wait_until("the VM running", a.running)
@@ -276,9 +262,10 @@ def test_a_destination_without_a_device_refuses_before_it_is_too_late(env):
     assert_one_story(a)
 
 
-def swallowing_relay(port, keep):
-    """Forwards to @port, and back only the first @keep bytes of the answers.
-    Its own port."""
+def swallowing_relay(uri, keep):
+    """Forwards to @uri, and back only the first @keep bytes of the answers.
+    Where it listens."""
+    port = int(uri.rsplit(":", 1)[1])
     listener = socket.create_server(("127.0.0.1", 0))
 
     def pump(src, dst, limit):
@@ -296,20 +283,18 @@ def swallowing_relay(port, keep):
         pump(near, far, None)
 
     threading.Thread(target=serve, daemon=True).start()
-    return listener.getsockname()[1]
+    return f"tcp:127.0.0.1:{listener.getsockname()[1]}"
 
 
 @pytest.mark.parametrize("keep", [0, 16])
 def test_a_relay_that_swallows_answers_makes_no_two(env, keep):
     """PONGs are 8 bytes: with none the source never gives the VM up, with two
     the destination runs and the source cannot know."""
-    port = free_port()
     a = env.guest("a", append=BUSY)
-    b = env.plain("b", incoming=f"tcp:127.0.0.1:{port}", append=BUSY)
+    b = env.plain("b", incoming="defer", append=BUSY)
     a.wait_tick(10)
-    b.wait_up()
-    g = to_qemu(env, a, swallowing_relay(port, keep), "--handover-timeout",
-                "2s")
+    g = to_qemu(env, a, swallowing_relay(b.listen(), keep),
+                "--handover-timeout", "2s")
     code = g.wait()
     if keep:
         assert code == UNCERTAIN, g.stderr()
@@ -326,9 +311,9 @@ def test_a_relay_that_swallows_answers_makes_no_two(env, keep):
 def test_verify_and_to_qemu_exclude_each_other(env):
     a = env.guest("a", append=BUSY)
     a.wait_tick(5)
-    port = free_port()
-    listener = socket.create_server(("127.0.0.1", port))
-    g = to_qemu(env, a, port, "--verify")
+    listener = socket.create_server(("127.0.0.1", 0))
+    g = to_qemu(env, a, f"tcp:127.0.0.1:{listener.getsockname()[1]}",
+                "--verify")
     assert g.wait() == USAGE and "--verify" in g.stderr()
     listener.close()
     assert a.running()
