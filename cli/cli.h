@@ -45,6 +45,8 @@ int cmd_resume(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 int cmd_diff(int argc, char **argv);
+int cmd_convert(int argc, char **argv);
+int cmd_dump(int argc, char **argv);
 
 /* --- operation.c: what the commands that move or store have in common --- */
 
@@ -80,6 +82,8 @@ void cli_json(json_t *j);
 struct cli_image {
 	bool json, quiet, pages;
 	unsigned int channels; /* threads */
+	const char *format, *block;
+	bool direct_io;
 	const char *file[2];
 	/* private to image.c */
 	bool tty, line_open;
@@ -103,6 +107,14 @@ const struct gw_cancel *cli_cancel(void);
 
 /* A name from a file, without what a terminal or JSON could mind. */
 char *cli_text(char *to, size_t len, const char *from);
+
+/* --- copy.c: what convert and dump have in common ----------------------- */
+
+/* o->file[0] into o->file[1]; @check, if any, looks at the image first and
+ * returns 0 or -errno. Return: the exit code. */
+int cli_image_copy(struct cli_image *o,
+		   int (*check)(struct gw_image *img, struct cli_image *o,
+				struct gw_error *err));
 
 /* --- progress.c --------------------------------------------------------- */
 

@@ -15,7 +15,14 @@
 #include "cli/cli.h"
 #include "ram/block.h"
 
-enum { OPT_JSON = 256, OPT_PAGES, OPT_CHANNELS };
+enum {
+	OPT_JSON = 256,
+	OPT_PAGES,
+	OPT_CHANNELS,
+	OPT_FORMAT,
+	OPT_BLOCK,
+	OPT_DIRECT,
+};
 
 static int parse_channels(struct cli_image *o, const char *cmd)
 {
@@ -38,6 +45,9 @@ static bool build_options(const char *cmd, struct option *to)
 		{ "pages", no_argument, NULL, OPT_PAGES },
 		{ "quiet", no_argument, NULL, 'q' },
 		{ "channels", required_argument, NULL, OPT_CHANNELS },
+		{ "format", required_argument, NULL, OPT_FORMAT },
+		{ "block", required_argument, NULL, OPT_BLOCK },
+		{ "direct-io", no_argument, NULL, OPT_DIRECT },
 	};
 	const char *help = cli_find(cmd)->help;
 	bool quiet = false;
@@ -77,6 +87,11 @@ int cli_image_parse(struct cli_image *o, int argc, char **argv, int nfiles)
 		o->json |= c == OPT_JSON;
 		o->pages |= c == OPT_PAGES;
 		o->quiet |= c == 'q';
+		o->direct_io |= c == OPT_DIRECT;
+		if (c == OPT_FORMAT)
+			o->format = optarg;
+		if (c == OPT_BLOCK)
+			o->block = optarg;
 		if (c == OPT_CHANNELS)
 			r = parse_channels(o, argv[0]);
 		if (r)
@@ -92,7 +107,8 @@ int cli_image_parse(struct cli_image *o, int argc, char **argv, int nfiles)
 	if (n < nfiles)
 		return cli_usage(argv[0], "the %sFILE is missing",
 				 n ? "second " : "");
-	if (nfiles == 2 && !strcmp(o->file[0], "-") && !strcmp(o->file[1], "-"))
+	if (!strcmp(argv[0], "diff") && !strcmp(o->file[0], "-") &&
+	    !strcmp(o->file[1], "-"))
 		return cli_usage(argv[0],
 				 "only one of the two can be standard input");
 	o->tty = !o->json && !o->quiet && isatty(STDERR_FILENO);

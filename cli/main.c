@@ -86,6 +86,28 @@ const struct cli_command cli_commands[] = {
 	  "  --json                  a JSON object\n"
 	  "  -q, --quiet             only the exit code\n",
 	  0, cmd_diff },
+	{ "convert", "IN OUT [options]",
+	  "write a stored VM in the other format",
+	  "IN: a stream or mapped-ram file of QEMU or godwit, or a save of libvirt; '-' is\n"
+	  "standard input. OUT: a file, or with --format stream '-', standard output, and\n"
+	  "pipes. A file gets its name when it is finished; it may be IN.\n\n"
+	  "  --format FORMAT         mapped-ram (the default) or stream\n"
+	  "  --channels N            copy with N threads (2)\n"
+	  "  --direct-io             write pages past the page cache (mapped-ram)\n"
+	  "  --json                  a JSON object\n"
+	  "  -q, --quiet             nothing but errors\n",
+	  0, cmd_convert },
+	{ "dump", "FILE OUT [options]",
+	  "take the memory out of a stored VM, raw or as an ELF core",
+	  FILE_HELP
+	  "OUT is a sparse file. Offsets (raw) or addresses (elf) are guest physical.\n\n"
+	  "  --format FORMAT         raw (the default) or elf\n"
+	  "  --block NAME            this RAM block alone, from offset 0 (raw)\n"
+	  "  --channels N            copy with N threads (2)\n"
+	  "  --direct-io             write pages past the page cache\n"
+	  "  --json                  a JSON object\n"
+	  "  -q, --quiet             nothing but errors\n",
+	  0, cmd_dump },
 	{ "help", "[COMMAND]", "this, or a command's options", "", false,
 	  cmd_help },
 	{ "version", "", "the version", "", 0, cmd_version },

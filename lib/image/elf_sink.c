@@ -4,8 +4,9 @@
  * memory and one thread without registers.
  *
  * Addresses are physical, in p_paddr and in p_vaddr too: a debugger looks
- * things up by p_vaddr, and what it is given are physical addresses. gdb
- * refuses to read memory of a core without a thread, so there is one.
+ * things up by p_vaddr, and what it is given are physical addresses. The
+ * thread is for readers that insist on one; the registers of the vCPUs are in
+ * QEMU's device state, which is not interpreted here.
  */
 #include <elf.h>
 #include <stddef.h>

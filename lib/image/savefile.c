@@ -108,7 +108,7 @@ static int open_as_is(struct gw_savefile *f, const char *path,
 
 	if (mode == GW_SAVE_PLACED && !null)
 		return gw_fail_as(err, GW_FAULT_USAGE, ESPIPE,
-				  "%s is not a file: only a stream (--format stream) can go there",
+				  "%s is not a file, which this format needs: only a stream can go there",
 				  f->shown);
 	do { /* of a FIFO this waits for the reader */
 		if (gw_cancel_requested(cancel))
@@ -127,7 +127,7 @@ static int open_stdout(struct gw_savefile *f, enum gw_save_mode mode,
 	strcpy(f->shown, "standard output");
 	if (mode == GW_SAVE_PLACED)
 		return gw_fail_as(err, GW_FAULT_USAGE, ESPIPE,
-				  "only a stream (--format stream) can go to standard output");
+				  "this format needs a file: only a stream can go to standard output");
 	if (isatty(STDOUT_FILENO))
 		return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
 				  "standard output is a terminal: send it to a file or a command");
