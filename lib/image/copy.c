@@ -382,12 +382,14 @@ static int copy_pages(struct gw_copy *c, struct gw_error *err)
 
 int gw_image_copy(struct gw_copy *c, struct gw_error *err)
 {
-	const struct gw_image *img = c->img;
+	struct gw_image *img = c->img;
 	struct gw_sink *s = c->sink;
 	int r;
 
 	c->normal = c->duplicate = 0;
-	r = s->ops->begin(s, &img->desc, err);
+	r = gw_image_complete(img, err);
+	if (!r)
+		r = s->ops->begin(s, &img->desc, err);
 	if (!r)
 		r = copy_pages(c, err);
 	if (!r)

@@ -95,10 +95,14 @@ bool gw_image_is_outside(struct gw_image *img, int block);
  * A file can be sound and yet not have the VM's memory: what QEMU leaves of
  * mapped-ram with background-snapshot or of an unfinished save, and the main
  * connection of a multifd migration. Return: 0, or -ENODATA, GW_FAULT_INPUT,
- * naming which. Ask it before anything is restored.
+ * naming which.
  */
 int gw_image_usable(struct gw_image *img,
 		    struct gw_error *err) GW_MUST_CHECK;
+
+/* And is all of its memory in here? gw_image_copy() asks before it begins. */
+int gw_image_complete(struct gw_image *img,
+		      struct gw_error *err) GW_MUST_CHECK;
 
 /*
  * Everything of @img into @sink, from begin to device (not ready and finish),

@@ -99,3 +99,16 @@ int gw_image_usable(struct gw_image *img, struct gw_error *err)
 			  img->path,
 			  (unsigned long long)npages[GW_PAGE_ABSENT]);
 }
+
+int gw_image_complete(struct gw_image *img, struct gw_error *err)
+{
+	int r = gw_image_usable(img, err);
+
+	for (int i = 0; i < img->desc.table.n && !r; i++)
+		if (gw_image_is_outside(img, i))
+			r = gw_fail_as(err, GW_FAULT_INPUT, ENODATA,
+				       "%s: made with capability x-ignore-shared: the memory of block '%s' is in a file of its own and not in here",
+				       img->path,
+				       img->desc.table.entry[i].idstr);
+	return r;
+}

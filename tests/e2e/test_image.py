@@ -292,6 +292,12 @@ def test_memory_in_another_file(new_vm, tmp_path, version):
     assert blocks["pc.ram"]["outside"]
     assert not blocks["pc.bios"]["outside"] and blocks["pc.bios"]["mr-addr"]
     assert "note" in godwit("verify", path).stdout
+    # nobody may take the holes of such a file for memory
+    for args in (("convert", path, tmp_path / "x", "--format", "stream"),
+                 ("dump", path, tmp_path / "x", "--format", "raw"),
+                 ("send", path, f"exec:cat >{tmp_path / 'x'}")):
+        assert "x-ignore-shared" in godwit(*args, code=INPUT).stderr
+    assert not (tmp_path / "x").exists() or not (tmp_path / "x").stat().st_size
 
 
 def test_mapped_ram_with_memory_in_another_file(new_vm, tmp_path):
