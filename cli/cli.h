@@ -39,6 +39,7 @@ int cmd_list(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_migrate(int argc, char **argv);
 int cmd_receive(int argc, char **argv);
+int cmd_restore(int argc, char **argv);
 int cmd_save(int argc, char **argv);
 int cmd_send(int argc, char **argv);
 int cmd_resume(int argc, char **argv);
@@ -53,6 +54,7 @@ int cmd_dump(int argc, char **argv);
 struct cli_operation {
 	struct godwit_params params;
 	bool json, quiet;
+	const char *format; /* receive --format, NULL: not given */
 	const char *positional[2];
 };
 
@@ -134,6 +136,8 @@ void cli_progress_end(struct cli_progress *p);
 /* What happened, for people. */
 void cli_summary_migrated(const struct godwit_stats *s);
 void cli_summary_received(const struct godwit_stats *s);
+void cli_summary_stored(const struct godwit_stats *s);
+void cli_summary_restored(const struct godwit_stats *s);
 void cli_summary_saved(const struct godwit_stats *s);
 void cli_summary_sent(const struct godwit_stats *s);
 

@@ -49,9 +49,15 @@ const struct cli_command cli_commands[] = {
 	{ "migrate", "VM URI [options]", "live-migrate a VM",
 	  VM_HELP URI_HELP NATIVE_HELP "\n" COMMON_HELP, GW_USE_MIGRATE,
 	  cmd_migrate },
-	{ "receive", "URI VM [options]",
+	{ "receive", "URI VM|FILE [options]",
 	  "accept one migration into a VM started with --incoming",
-	  URI_HELP VM_HELP "\n" COMMON_HELP, GW_USE_RECEIVE, cmd_receive },
+	  URI_HELP VM_HELP
+	  "\nThe source is 'godwit migrate' or a plain QEMU ('migrate', best with\n"
+	  "capability return-path, without multifd and postcopy-ram). What has a '/' or a\n"
+	  "'.' in it and is no VM, or comes with --format, is a FILE, which takes what a\n"
+	  "plain QEMU sends.\n\n"
+	  "  --format stream|mapped-ram  what FILE becomes (stream)\n" COMMON_HELP,
+	  GW_USE_RECEIVE, cmd_receive },
 	{ "save", "VM FILE [options]", "save a VM in a file",
 	  VM_HELP
 	  "\nThe VM stands while it is saved (--live: only for the end of it) and goes\n"
@@ -63,6 +69,9 @@ const struct cli_command cli_commands[] = {
 	  "send a saved VM to a plain QEMU (-incoming) or a 'godwit receive'",
 	  URI_HELP "FILE - is standard input.\n\n" COMMON_HELP, GW_USE_SEND,
 	  cmd_send },
+	{ "restore", "FILE VM [options]",
+	  "load a stored VM into one started with --incoming",
+	  FILE_HELP VM_HELP "\n" COMMON_HELP, GW_USE_RESTORE, cmd_restore },
 	{ "resume", "VM [--yes]",
 	  "run a VM that an uncertain hand-over left stopped",
 	  VM_HELP "\n"

@@ -19,7 +19,7 @@
 #define MAX_OPTIONS 64
 #define OPT_PARAM   1000 /* + index into gw_params */
 
-enum { OPT_SET = 256, OPT_JSON };
+enum { OPT_SET = 256, OPT_JSON, OPT_FORMAT };
 
 void cli_json(json_t *j)
 {
@@ -37,6 +37,9 @@ static void build_options(struct option *o, unsigned int use)
 	o[n++] = (struct option){ "set", required_argument, NULL, OPT_SET };
 	o[n++] = (struct option){ "json", no_argument, NULL, OPT_JSON };
 	o[n++] = (struct option){ "quiet", no_argument, NULL, 'q' };
+	if (use == GW_USE_RECEIVE)
+		o[n++] = (struct option){ "format", required_argument, NULL,
+					  OPT_FORMAT };
 	for (size_t i = 0; i < gw_nparams; i++)
 		if (gw_params[i].uses & use)
 			o[n++] = (struct option){
@@ -61,6 +64,9 @@ static int parse_option(struct cli_operation *o, const char *cmd, int c)
 		return 0;
 	case OPT_JSON:
 		o->json = true;
+		return 0;
+	case OPT_FORMAT:
+		o->format = optarg;
 		return 0;
 	case OPT_SET:
 		r = gw_param_assign(&o->params, cli_find(cmd)->params, optarg,

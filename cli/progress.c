@@ -146,6 +146,26 @@ void cli_summary_migrated(const struct godwit_stats *s)
 		       (unsigned long long)s->verified);
 }
 
+void cli_summary_stored(const struct godwit_stats *s)
+{
+	char a[32], b[32], c[32];
+
+	printf("received: %s of RAM and %s of device state in %s; the file is complete\n",
+	       gw_format_size(a, sizeof(a), s->normal * GW_PAGE_SIZE),
+	       gw_format_size(b, sizeof(b), s->device_bytes),
+	       gw_format_time(c, sizeof(c), s->total_ns));
+}
+
+void cli_summary_restored(const struct godwit_stats *s)
+{
+	char a[32], b[32], c[32];
+
+	printf("restored: %s of RAM and %s of device state in %s; the VM is here now\n",
+	       gw_format_size(a, sizeof(a), s->normal * GW_PAGE_SIZE),
+	       gw_format_size(b, sizeof(b), s->device_bytes),
+	       gw_format_time(c, sizeof(c), s->total_ns));
+}
+
 void cli_summary_saved(const struct godwit_stats *s)
 {
 	char a[32], b[32];

@@ -3,7 +3,7 @@
  * godwit.h - move running virtual machines from outside the VMM.
  *
  * Read from top to bottom: errors, log, parameters, statistics, VMs, and the
- * two operations, migrate and receive. The library never prints, never exits,
+ * operations, migrate, receive and restore. The library never prints, never exits,
  * never touches signal handlers and keeps no global state but the log
  * function. An operation runs in the thread that calls it; its callbacks are
  * called from that thread. Strings are UTF-8 and stay valid as long as the
@@ -103,6 +103,10 @@ struct godwit_params {
 					did not lower what is left */
 	bool verify;		     /* hash every page on both sides */
 	bool native;		     /* QEMU's own stream, also to a plain QEMU */
+	bool paused;		     /* what arrives or is restored stays
+					paused */
+	bool switchover_ack;	     /* receive: the plain QEMU that sends has
+					capability switchover-ack */
 	const char *tracker;	     /* "auto", "pagemap-scan", "uffd-wp" */
 	bool to_qemu;		     /* migrate: a plain QEMU waits there */
 	bool live;		     /* save: the VM runs meanwhile */
@@ -183,11 +187,35 @@ GODWIT_API int godwit_migrate(struct godwit_op *op, const char *uri,
 			      struct godwit_error *err);
 
 /*
- * Listen at @uri and accept one migration into a VM that waits for one.
+ * Listen at @uri and accept one migration into a VM that waits for one, from a
+ * godwit or from a plain QEMU (`migrate`, without multifd and postcopy-ram).
  * @listening (may be NULL) is told where, with the real port for port 0.
+ *
+ * A plain QEMU with capability return-path gives its VM up only when it is
+ * complete here, and runs it on after any failure. Without the capability it
+ * gives it up with the last byte.
  */
 GODWIT_API int godwit_receive(struct godwit_op *op, const char *uri,
 			      void (*listening)(const char *uri, void *data),
+			      struct godwit_error *err);
+
+/*
+ * The same into a file: what a plain QEMU sends is stored as @format ("stream"
+ * or "mapped-ram"), which QEMU and godwit_restore() can read. The file appears
+ * under its name when it is complete. @op was made without a VM.
+ */
+GODWIT_API int godwit_receive_file(struct godwit_op *op, const char *uri,
+				   const char *path, const char *format,
+				   void (*listening)(const char *uri,
+						     void *data),
+				   struct godwit_error *err);
+
+/*
+ * Load the stored VM @path, a stream or mapped-ram file of QEMU or godwit, into
+ * a VM that waits. It runs if it ran when it was stored and parameter paused
+ * is off. A damaged file leaves the VM waiting.
+ */
+GODWIT_API int godwit_restore(struct godwit_op *op, const char *path,
 			      struct godwit_error *err);
 
 /*

@@ -217,6 +217,11 @@ bool gw_chan_readable(struct gw_chan *c)
 	return poll(p, 2, 0) > 0 || (c->rpause && gw_now_ns() >= c->rpause);
 }
 
+int64_t gw_chan_unacked(struct gw_chan *c)
+{
+	return c->ops->unacked ? c->ops->unacked(c) : 0;
+}
+
 int gw_chan_shutdown_write(struct gw_chan *c, struct gw_error *err)
 {
 	int r;

@@ -44,6 +44,8 @@ struct gw_chan_ops {
 	/* Optional: say in @err why an attempt returned -@code. Return: true
 	 * when it knew more than strerror(). */
 	bool (*explain)(struct gw_chan *c, int code, struct gw_error *err);
+	/* Optional: see gw_chan_unacked(). */
+	int64_t (*unacked)(struct gw_chan *c);
 };
 
 struct gw_chan {
@@ -104,6 +106,14 @@ int gw_chan_write(struct gw_chan *c, const void *p, size_t len,
 
 /* Is there something to read now (data, end or error)? Never waits. */
 bool gw_chan_readable(struct gw_chan *c);
+
+/*
+ * Bytes written that have not arrived: TCP: not acknowledged by the peer's
+ * host, unix: not read. 0: all have, or this transport cannot know. -errno: the
+ * connection broke, even where the peer's orderly end could be read before.
+ * Writer thread.
+ */
+int64_t gw_chan_unacked(struct gw_chan *c);
 
 /*
  * No more bytes from us; the peer reads the end. Writer thread; twice is fine.
@@ -173,6 +183,9 @@ const char *gw_listener_uri(const struct gw_listener *l);
 struct gw_chan *gw_listener_accept(struct gw_listener *l, int64_t timeout_ms,
 				   const struct gw_cancel *cancel,
 				   struct gw_error *err);
+
+/* Can there be another connection (a socket that accepts)? */
+bool gw_listener_again(const struct gw_listener *l);
 
 /* Stops listening; removes the socket of a unix: uri. NULL is fine. */
 void gw_listener_close(struct gw_listener *l);

@@ -400,6 +400,11 @@ static void fault_close(struct gw_chan *c)
 	free(c);
 }
 
+static int64_t fault_unacked(struct gw_chan *c)
+{
+	return gw_chan_unacked(((struct fault *)c)->inner);
+}
+
 static bool fault_explain(struct gw_chan *c, int code, struct gw_error *err)
 {
 	struct gw_chan *in = ((struct fault *)c)->inner;
@@ -414,6 +419,7 @@ static const struct gw_chan_ops fault_ops = {
 	.shutdown = fault_shutdown,
 	.close = fault_close,
 	.explain = fault_explain,
+	.unacked = fault_unacked,
 };
 
 struct gw_chan *gw_chan_fault(struct gw_chan *inner, const char *spec,

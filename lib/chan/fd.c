@@ -8,6 +8,8 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -167,6 +169,21 @@ static void fd_shutdown(struct gw_chan *c)
 		(void)shutdown(f->w.fd, SHUT_RDWR);
 }
 
+static int64_t fd_unacked(struct gw_chan *c)
+{
+	const struct fd_chan *f = (struct fd_chan *)c;
+	socklen_t len = sizeof(int);
+	int n = 0, code = 0;
+
+	if (f->w.kind != END_SOCK)
+		return 0;
+	if (getsockopt(f->w.fd, SOL_SOCKET, SO_ERROR, &code, &len) < 0)
+		return -errno;
+	if (code)
+		return -code;
+	return ioctl(f->w.fd, SIOCOUTQ, &n) < 0 ? 0 : n;
+}
+
 static void fd_close(struct gw_chan *c)
 {
 	struct fd_chan *f = (struct fd_chan *)c;
@@ -184,6 +201,7 @@ static const struct gw_chan_ops fd_ops = {
 	.shutdown_write = fd_shutdown_write,
 	.shutdown = fd_shutdown,
 	.close = fd_close,
+	.unacked = fd_unacked,
 };
 
 /* What @fd is and which directions it has. */

@@ -140,6 +140,11 @@ struct gw_chan *gw_listener_accept(struct gw_listener *l, int64_t timeout_ms,
 	return c;
 }
 
+bool gw_listener_again(const struct gw_listener *l)
+{
+	return l->ready || l->nfds;
+}
+
 void gw_listener_close(struct gw_listener *l)
 {
 	if (!l)

@@ -12,7 +12,6 @@
 #include "chan/chan.h"
 #include "control/internal.h"
 #include "control/params.h"
-#include "dest/dest.h"
 #include "godwit.h"
 #include "image/peer_sink.h"
 #include "source/native.h"
@@ -224,42 +223,6 @@ int godwit_migrate(struct godwit_op *op, const char *uri,
 		return migrate_to_qemu(&c, e);
 	r = op->params.native ? gw_native_run(&c, e) : gw_source_run(&c, e);
 	gw_chan_close(c.chan);
-	return r;
-}
-
-int godwit_receive(struct godwit_op *op, const char *uri,
-		   void (*listening)(const char *uri, void *data),
-		   struct godwit_error *err)
-{
-	struct gw_dest_config c = { .vm = op->vm,
-				    .params = &op->params,
-				    .cancel = &op->cancel,
-				    .progress = &op->progress };
-	struct gw_error local, *e = err ? (struct gw_error *)err : &local;
-	struct gw_listener *l;
-	int r;
-
-	r = gw_api_check_uri(uri, e);
-	if (!r)
-		r = op->vm->ops->check(op->vm, false, e);
-	if (r)
-		return r;
-	l = gw_chan_listen(uri, e);
-	if (!l)
-		return -e->code;
-	if (listening)
-		listening(gw_listener_uri(l), op->progress.data);
-	do {
-		c.chan = gw_listener_accept(l, -1, &op->cancel, e);
-		if (!c.chan) {
-			r = -e->code;
-			break;
-		}
-		set_peer(op->vm, c.chan);
-		r = gw_dest_run(&c, e);
-		gw_chan_close(c.chan);
-	} while (r == -EAGAIN);
-	gw_listener_close(l);
 	return r;
 }
 

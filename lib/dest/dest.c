@@ -11,12 +11,6 @@
 #include "dest/internal.h"
 #include "ram/extents.h"
 
-/*
- * Read-ahead: large enough to parse many zero records per read, small enough
- * that most of a page goes straight to its place.
- */
-#define READ_BUFFER 16384
-
 static void fill_hello(struct gw_dest *d, struct gw_hello *h)
 {
 	const struct gw_vm *vm = d->c.vm;
@@ -60,9 +54,8 @@ static int greet(struct gw_dest *d, struct gw_error *err)
 	return r || !d->probe ? r : -EAGAIN;
 }
 
-static int empty_ram(struct gw_dest *d, struct gw_error *err)
+int gw_dest_empty_ram(struct gw_ram *ram, struct gw_error *err)
 {
-	struct gw_ram *ram = &d->c.vm->ram;
 	int r = 0;
 
 	for (int i = 0; i < ram->nblocks && !r; i++)
@@ -86,7 +79,7 @@ static int setup(struct gw_dest *d, struct gw_error *err)
 		return r;
 	gw_pause_at(GW_PAUSE_DEST_SETUP);
 	d->punched = true;
-	r = empty_ram(d, err);
+	r = gw_dest_empty_ram(&vm->ram, err);
 	if (!r)
 		r = gw_prepare_start(&d->prepare, &vm->ram, err);
 	d->now->setup_ns = gw_now_ns() - d->c.progress->started_ns;
@@ -157,7 +150,7 @@ static void fall_back(struct gw_dest *d, struct gw_error *err)
 		gw_error_prefix(err, "%s", undo.msg);
 	}
 	/* Give the memory back; a VMM that only waited has touched nothing. */
-	if (d->punched && not_here && empty_ram(d, &undo))
+	if (d->punched && not_here && gw_dest_empty_ram(&vm->ram, &undo))
 		gw_warn("%s", undo.msg);
 	/* A plain QEMU that could send on would think it has migrated. */
 	if (!d->source_owns && !d->stranger)
@@ -180,6 +173,18 @@ static void free_dest(struct gw_dest *d)
 	free(d);
 }
 
+/* Somebody may have looked at the first bytes: go on with that reader. */
+static int init_reader(struct gw_dest *d)
+{
+	if (!d->c.in)
+		return gw_reader_init(&d->in, gw_chan_refill, d->c.chan,
+				      GW_DEST_READ_BUFFER, NULL);
+	d->in = *d->c.in;
+	d->c.in->own = false;
+	gw_reader_fini(d->c.in);
+	return 0;
+}
+
 static struct gw_dest *new_dest(const struct gw_dest_config *c)
 {
 	struct gw_dest *d = calloc(1, sizeof(*d));
@@ -190,9 +195,7 @@ static struct gw_dest *new_dest(const struct gw_dest_config *c)
 	d->now = &c->progress->now;
 	d->device_hash = XXH3_createState();
 	d->extents = calloc(GW_RECORD_MAX_EXTENTS, sizeof(*d->extents));
-	if (!d->device_hash || !d->extents ||
-	    gw_reader_init(&d->in, gw_chan_refill, c->chan, READ_BUFFER,
-			   NULL)) {
+	if (!d->device_hash || !d->extents || init_reader(d)) {
 		free_dest(d);
 		return NULL;
 	}

@@ -8,7 +8,8 @@
  *	completed	READY was said, GO came, the VM runs
  *
  * dest.c is the state machine, load.c what arrives, prepare.c the background
- * allocation, handover.c the end. The caller's thread and one preparing
+ * allocation, handover.c the end. (What does not come from a godwit: accept.h,
+ * stream_in.h, vm_sink.h.) The caller's thread and one preparing
  * thread. Before READY any failure leaves the waiting VMM as it was; between
  * READY and GO a lost connection leaves the VM paused and says so.
  */
@@ -18,8 +19,15 @@
 #include "base/cancel.h"
 #include "base/error.h"
 #include "base/progress.h"
+#include "base/reader.h"
 #include "chan/chan.h"
 #include "vm/vm.h"
+
+/*
+ * Read-ahead: large enough to parse many zero records per read, small enough
+ * that most of a page goes straight to its place.
+ */
+#define GW_DEST_READ_BUFFER 16384
 
 struct gw_dest_config {
 	struct gw_vm *vm;
@@ -27,6 +35,8 @@ struct gw_dest_config {
 	const struct godwit_params *params;
 	const struct gw_cancel *cancel; /* may be NULL */
 	struct gw_progress *progress;
+	struct gw_reader *in; /* over @chan, its bytes not consumed yet; taken
+				 over. NULL: made here */
 };
 
 /* Return: 0 when the VM runs here; -EAGAIN without @err: somebody only asked

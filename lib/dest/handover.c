@@ -95,7 +95,7 @@ int gw_dest_hand_over(struct gw_dest *d, struct gw_error *err)
 	GW_TRACE1(go, r);
 	if (!r)
 		gw_pause_at(GW_PAUSE_DEST_GO);
-	if (!r && d->run)
+	if (!r && d->run && !d->c.params->paused)
 		r = vm->ops->run(vm, err);
 	if (r)
 		return r;

@@ -56,6 +56,9 @@ struct gw_dest {
 /* dest.c: the end of a connection is not bad input */
 void gw_dest_lost(struct gw_dest *d, struct gw_error *err);
 
+/* dest.c: all of it reads as zero and takes no memory */
+int gw_dest_empty_ram(struct gw_ram *ram, struct gw_error *err);
+
 /* load.c: everything up to a complete VM image */
 int gw_dest_receive(struct gw_dest *d, struct gw_error *err);
 /* The next item is a record: its header, an ERROR from the source as @err. */

@@ -6,6 +6,7 @@
  *
  *	begin  ( pages | zeros | delta )*  pass ...  pass(last)  device
  *	ready  finish, or close at any point: then nothing remains of it
+ *	       (but for keep())
  *
  * A page may come any number of times, the last one counts. Within a pass a
  * page comes once; a pass ends when all of it has been written. pages() and
@@ -69,9 +70,19 @@ struct gw_sink_ops {
 	 * GW_FAULT_UNCERTAIN: it may have been heard. */
 	int (*finish)(struct gw_sink *s, struct gw_error *err);
 
+	/* Optional: where the data of page @page may be read into directly,
+	 * instead of pages() with one page; the page counts as written. NULL:
+	 * use pages(), or with @err set: failed. From one thread. */
+	uint8_t *(*place)(struct gw_sink *s, int block, uint64_t page,
+			  struct gw_error *err);
+
 	/* Optional, any time between begin and finish: has the other side
 	 * given up? Never waits. */
 	int (*check)(struct gw_sink *s, struct gw_error *err);
+
+	/* Optional, after ready: nobody knows whether finish() is due. What is
+	 * there stays as it is when @s is closed. */
+	void (*keep)(struct gw_sink *s);
 
 	void (*close)(struct gw_sink *s); /* frees @s */
 };

@@ -7,11 +7,11 @@
  * thread, and know nothing of QMP. Every call that waits takes its time limits
  * from the driver and is ended by vm->cancel where that is safe.
  *
- *	source:	check  [describe]  track  [drain]*  save_begin  save_poll*  (RAM is final)
- *		save_read*  then save_commit  save_release  save_done
- *		[quit], or save_abort at any point
- *	dest:	check  load_begin  load_write*  load_finish  then run, or
- *		load_abort at any point before run
+ *	source:	check  [describe]  track  [drain]*  save_begin  save_poll*
+ *		(RAM is final)  save_read*  then save_commit  save_release
+ *		save_done  [quit], or save_abort at any point
+ *	dest:	check  load_begin  load_write*  load_finish  then run or stay,
+ *		or load_abort at any point before that
  */
 #ifndef GW_VM_VM_H
 #define GW_VM_VM_H
@@ -109,6 +109,9 @@ struct gw_vm_ops {
 
 	/* Run the loaded VM. GW_FAULT_UNCERTAIN: it may have run. */
 	int (*run)(struct gw_vm *vm, struct gw_error *err);
+
+	/* Optional: the loaded VM stays here, paused, and that is settled. */
+	void (*stay)(struct gw_vm *vm);
 
 	void (*close)(struct gw_vm *vm); /* frees @vm */
 };

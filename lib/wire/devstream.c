@@ -16,6 +16,12 @@ void gw_devstream_init(struct gw_devstream *d)
 	gw_ram_decoder_init(&d->ram, true);
 }
 
+void gw_devstream_init_tail(struct gw_devstream *d)
+{
+	gw_devstream_init(d);
+	d->state = TAIL;
+}
+
 void gw_devstream_fini(struct gw_devstream *d)
 {
 	free(d->buf);

@@ -47,6 +47,9 @@ struct gw_devstream {
 };
 
 void gw_devstream_init(struct gw_devstream *d);
+/* The same for bytes that begin at the first device section: config and the
+ * RAM sections were read by somebody else. */
+void gw_devstream_init_tail(struct gw_devstream *d);
 void gw_devstream_fini(struct gw_devstream *d);
 
 /*

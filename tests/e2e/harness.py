@@ -364,10 +364,13 @@ class Env:
         return {vm["name"]: vm for vm in json.loads(out)}
 
     def receive(self, guest, uri="tcp:127.0.0.1:0", *options, fds=()):
-        """Start `godwit receive`; it and the URI it listens at."""
-        guest.wait_up()
-        g = self.godwit("receive", uri, guest.name, "--json", *options,
-                        fds=fds)
+        """Start `godwit receive` into a guest, or a file's path; it and the
+        URI it listens at."""
+        into = guest
+        if isinstance(guest, Guest):
+            guest.wait_up()
+            into = guest.name
+        g = self.godwit("receive", uri, into, "--json", *options, fds=fds)
 
         def listening():
             assert g.proc.poll() is None, g.stderr()

@@ -91,8 +91,11 @@ static void *run_source(void *arg)
 static void *run_dest(void *arg)
 {
 	struct side *s = arg;
-	struct gw_dest_config c = { s->vm, s->chan, &s->params, &s->cancel,
-				    &s->progress };
+	struct gw_dest_config c = { .vm = s->vm,
+				    .chan = s->chan,
+				    .params = &s->params,
+				    .cancel = &s->cancel,
+				    .progress = &s->progress };
 
 	s->r = gw_dest_run(&c, &s->err);
 	gw_chan_shutdown(s->chan);

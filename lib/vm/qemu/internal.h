@@ -110,6 +110,7 @@ int gw_qemu_load_write(struct gw_vm *vm, const void *p, size_t len,
 int gw_qemu_load_finish(struct gw_vm *vm, struct gw_error *err);
 int gw_qemu_load_abort(struct gw_vm *vm, struct gw_error *err);
 int gw_qemu_run(struct gw_vm *vm, struct gw_error *err);
+void gw_qemu_stay(struct gw_vm *vm);
 
 /* ram.c: which blocks there are, and where */
 int gw_qemu_find_ram(struct gw_qemu *q, struct gw_error *err) GW_MUST_CHECK;

@@ -284,8 +284,15 @@ int gw_qemu_run(struct gw_vm *vm, struct gw_error *err)
 	if (r)
 		return r;
 	vm->info.running = true;
+	gw_qemu_stay(vm);
+	return 0;
+}
+
+void gw_qemu_stay(struct gw_vm *vm)
+{
+	struct gw_qemu *q = gw_qemu_of(vm);
+
 	gw_qemu_settings_restore(q);
 	if (q->ref.dir[0])
 		gw_rundir_note_clear(q->ref.dir);
-	return 0;
 }

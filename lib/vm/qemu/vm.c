@@ -243,6 +243,7 @@ static const struct gw_vm_ops ops = {
 	.load_finish = gw_qemu_load_finish,
 	.load_abort = gw_qemu_load_abort,
 	.run = gw_qemu_run,
+	.stay = gw_qemu_stay,
 	.close = op_close,
 };
 
