@@ -60,6 +60,8 @@ def qemu_save(guest, q, kind, path):
     q.wait_migration()
     sync(path)
     took = time.monotonic() - t0
+    while q("query-status")["status"] != "postmigrate":
+        time.sleep(0.001)
     q("cont")
     return took
 
@@ -91,6 +93,7 @@ def qemu_restore(bench, kind, path):
     q("migrate-incoming", uri="file:" + path)
     wait_loaded(q)
     took = time.monotonic() - t0
+    q("cont")  # it was stopped when it was saved
     finish(b)
     return took
 

@@ -128,24 +128,11 @@ void gw_prepare_add(struct gw_prepare *p, const struct gw_ramblock *b,
 int gw_prepare_page(struct gw_prepare *p, struct gw_ramblock *b, uint64_t page,
 		    struct gw_error *err)
 {
-	return gw_prepare_pages(p, b, page, 1, err);
-}
-
-int gw_prepare_pages(struct gw_prepare *p, struct gw_ramblock *b,
-		     uint64_t first, uint64_t n, struct gw_error *err)
-{
-	struct gw_bitmap *ready = &p->ready[b - p->ram->block];
-	uint64_t done = first;
-
-	while (done < first + n && gw_bitmap_test(ready, done))
-		done++;
-	n -= done - first;
-	if (n && madvise(b->host + (done << GW_PAGE_BITS), n << GW_PAGE_BITS,
-			 MADV_POPULATE_WRITE) &&
-	    errno != EINVAL && errno != EINTR)
+	if (gw_bitmap_test(&p->ready[b - p->ram->block], page))
+		return 0;
+	if (madvise(b->host + (page << GW_PAGE_BITS), GW_PAGE_SIZE,
+		    MADV_POPULATE_WRITE) && errno != EINVAL && errno != EINTR)
 		return no_memory(b, errno == EFAULT ? ENOMEM : errno, err);
-	if (n)
-		gw_bitmap_set_range(ready, done, n);
 	return 0;
 }
 

@@ -44,11 +44,6 @@ void gw_prepare_add(struct gw_prepare *p, const struct gw_ramblock *b,
 int gw_prepare_page(struct gw_prepare *p, struct gw_ramblock *b, uint64_t page,
 		    struct gw_error *err) GW_MUST_CHECK;
 
-/* The same for @n pages from @first on. */
-int gw_prepare_pages(struct gw_prepare *p, struct gw_ramblock *b,
-		     uint64_t first, uint64_t n,
-		     struct gw_error *err) GW_MUST_CHECK;
-
 /* Did the background run out of memory? Return: 0 or -errno with @err. */
 int gw_prepare_check(struct gw_prepare *p, struct gw_error *err) GW_MUST_CHECK;
 

@@ -17,24 +17,6 @@ struct restore {
 	struct gw_copy copy;
 };
 
-/* What will be written is known: let it be allocated ahead. */
-static void expect(struct gw_sink *s, void *data)
-{
-	struct restore *x = data;
-	struct gw_image *img = x->img;
-
-	for (int b = 0; b < img->desc.table.n; b++) {
-		uint64_t all = gw_image_npages(img, b), at = 0, n;
-
-		for (; at < all; at += n)
-			if (img->ops->state(img, b, at, all - at, &n) ==
-			    GW_PAGE_DATA)
-				gw_sink_vm_expect(s, b, at, n);
-	}
-	x->c.progress->now.setup_ns = gw_now_ns() - x->c.progress->started_ns;
-	gw_progress_status(x->c.progress, GODWIT_STATUS_ACTIVE);
-}
-
 static void tick(uint64_t done, uint64_t all, void *data)
 {
 	struct restore *x = data;
@@ -55,9 +37,7 @@ static void say_where(struct restore *x, struct gw_error *err)
 
 static int load(struct restore *x, struct gw_error *err)
 {
-	struct gw_sink_vm_options o = { .paused = x->c.params->paused,
-					.begun = expect,
-					.data = x };
+	struct gw_sink_vm_options o = { .paused = x->c.params->paused };
 	struct gw_sink *sink = gw_sink_vm(x->c.vm, &o, err);
 	struct godwit_stats *now = &x->c.progress->now;
 	int r;
@@ -71,6 +51,8 @@ static int load(struct restore *x, struct gw_error *err)
 				    .cancel = x->c.cancel,
 				    .tick = tick,
 				    .data = x };
+	now->setup_ns = gw_now_ns() - x->c.progress->started_ns;
+	gw_progress_status(x->c.progress, GODWIT_STATUS_ACTIVE);
 	r = gw_image_copy(&x->copy, err);
 	now->normal = x->copy.normal;
 	now->duplicate = x->copy.duplicate;

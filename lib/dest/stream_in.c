@@ -166,31 +166,13 @@ static int join(struct gw_stream_in *x, bool zero, int block, uint64_t page,
 static int page(struct gw_stream_in *x, const struct gw_stream_event *ev,
 		struct gw_error *err)
 {
-	struct gw_sink *s = x->c.sink;
-	uint64_t at = ev->addr >> GW_PAGE_BITS;
-	uint8_t *dst = NULL;
-	int r;
+	int r = join(x, false, ev->block, ev->addr >> GW_PAGE_BITS, err);
 
 	x->now->normal++;
-	if (s->ops->place) {
-		struct gw_error why = { 0 };
-
-		r = flush(x, err);
-		if (r)
-			return r;
-		dst = s->ops->place(s, ev->block, at, &why);
-		if (!dst && why.code) {
-			*err = why;
-			return -why.code;
-		}
-	}
-	if (!dst) {
-		r = join(x, false, ev->block, at, err);
-		if (r)
-			return r;
-		dst = x->batch + (x->nbatch - 1) * GW_PAGE_SIZE;
-	}
-	gw_read_bytes(x->c.in, dst, GW_PAGE_SIZE);
+	if (r)
+		return r;
+	gw_read_bytes(x->c.in, x->batch + (x->nbatch - 1) * GW_PAGE_SIZE,
+		      GW_PAGE_SIZE);
 	return gw_read_check(x->c.in, err);
 }
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/pause.h"
 #include "base/scope.h"
@@ -22,7 +23,6 @@ struct vm_sink {
 	const struct gw_image_desc *d;
 	struct gw_ramblock *block[GW_MAX_TABLE_BLOCKS]; /* NULL: not the VM's */
 	struct gw_devload_block other[GW_MAX_TABLE_BLOCKS]; /* then here */
-	struct gw_prepare prepare;
 	uint64_t kept; /* atomic: bytes of other blocks */
 	int first;     /* atomic: has a page been placed? */
 	/* how far it has come */
@@ -150,21 +150,7 @@ static int op_begin(struct gw_sink *sink, const struct gw_image_desc *d,
 		gw_bitmap_clear_all(&vm->ram.block[i].placed);
 	s->punched = true;
 	r = gw_dest_empty_ram(&vm->ram, err);
-	if (!r)
-		r = gw_prepare_start(&s->prepare, &vm->ram, err);
-	if (!r && s->o.begun)
-		s->o.begun(sink, s->o.data);
 	return r;
-}
-
-void gw_sink_vm_expect(struct gw_sink *sink, int block, uint64_t first,
-		       uint64_t n)
-{
-	struct vm_sink *s = of(sink);
-
-	if (s->block[block])
-		gw_prepare_add(&s->prepare, s->block[block],
-			       first << GW_PAGE_BITS, n << GW_PAGE_BITS);
 }
 
 /* --- pages -------------------------------------------------------------- */
@@ -175,22 +161,69 @@ static void first_page(struct vm_sink *s)
 		gw_pause_at(GW_PAUSE_DEST_BULK);
 }
 
-/* Where page @page of block @block is to be written; it counts as written. */
+#ifndef MADV_POPULATE_WRITE /* Linux 5.14 */
+#define MADV_POPULATE_WRITE 23
+#endif
+
+/* For a file that has no write(): huge pages. Allocated first, so that a host
+ * without memory is an error and not a SIGBUS. */
+static int copy_in(struct gw_ramblock *b, uint64_t at, const void *data,
+		   size_t len)
+{
+	if (madvise(b->host + at, len, MADV_POPULATE_WRITE) &&
+	    errno != EINVAL && errno != EINTR)
+		return errno == EFAULT ? -ENOMEM : -errno;
+	memcpy(b->host + at, data, len);
+	return 0;
+}
+
+/*
+ * Through the file and not through our mapping of it: writing allocates whole
+ * runs at once and maps nothing, twice as fast here as faulting pages in.
+ */
+static int write_in(struct gw_ramblock *b, uint64_t at, const void *data,
+		    size_t len)
+{
+	while (len) {
+		ssize_t n = b->fd < 0 ? -1 :
+					pwrite(b->fd, data, len,
+					       (off_t)(b->fd_offset + at));
+
+		if (n < 0 && (b->fd < 0 || errno == EINVAL))
+			return copy_in(b, at, data, len);
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n > 0) {
+			data = (const uint8_t *)data + n;
+			at += (uint64_t)n;
+			len -= (size_t)n;
+		}
+	}
+	return 0;
+}
+
+static int put_ram(struct vm_sink *s, struct gw_ramblock *b, uint64_t first,
+		   uint32_t n, const void *data, struct gw_error *err)
+{
+	int r = write_in(b, first << GW_PAGE_BITS, data,
+			 (size_t)n << GW_PAGE_BITS);
+
+	if (r)
+		return gw_fail_errno(err, -r,
+				     "no memory on this host for RAM block '%s' at 0x%llx",
+				     b->idstr,
+				     (unsigned long long)first << GW_PAGE_BITS);
+	gw_bitmap_set_range(&b->placed, first, n);
+	first_page(s);
+	return 0;
+}
+
+/* Where page @page of @block, which is not RAM, is kept. */
 static uint8_t *room(struct vm_sink *s, int block, uint64_t page,
 		     struct gw_error *err)
 {
-	struct gw_ramblock *b = s->block[block];
 	struct gw_devload_block *o = &s->other[block];
 
-	if (b) {
-		if (gw_bitmap_test(&b->placed, page))
-			return b->host + (page << GW_PAGE_BITS);
-		if (gw_prepare_page(&s->prepare, b, page, err))
-			return NULL;
-		gw_bitmap_set(&b->placed, page);
-		first_page(s);
-		return b->host + (page << GW_PAGE_BITS);
-	}
 	if (o->state[page] != GW_PAGE_DATA) {
 		if (__atomic_add_fetch(&s->kept, GW_PAGE_SIZE,
 				       __ATOMIC_RELAXED) > GW_SINK_VM_MAX_KEPT) {
@@ -216,42 +249,31 @@ static int too_late(struct gw_error *err)
 			  "a page comes after RAM was complete");
 }
 
-static int op_pages(struct gw_sink *sink, int block, uint64_t first, uint32_t n,
-		    const void *data, struct gw_error *err)
+static int put_other(struct vm_sink *s, int block, uint64_t first, uint32_t n,
+		     const uint8_t *data, struct gw_error *err)
 {
-	struct vm_sink *s = of(sink);
-	const uint8_t *p = data;
-
-	if (s->final)
-		return too_late(err);
-	if (s->block[block] &&
-	    gw_prepare_pages(&s->prepare, s->block[block], first, n, err))
-		return -err->code;
-	for (uint32_t i = 0; i < n; i++) {
+	for (uint32_t i = 0; i < n; i++, data += GW_PAGE_SIZE) {
 		uint8_t *dst = room(s, block, first + i, err);
 
 		if (!dst)
 			return -err->code;
-		memcpy(dst, p + (size_t)i * GW_PAGE_SIZE, GW_PAGE_SIZE);
+		memcpy(dst, data, GW_PAGE_SIZE);
 	}
-	count(s, (uint64_t)n * GW_PAGE_SIZE);
 	return 0;
 }
 
-static uint8_t *op_place(struct gw_sink *sink, int block, uint64_t page,
-			 struct gw_error *err)
+static int op_pages(struct gw_sink *sink, int block, uint64_t first, uint32_t n,
+		    const void *data, struct gw_error *err)
 {
 	struct vm_sink *s = of(sink);
-	uint8_t *p;
+	struct gw_ramblock *b = s->block[block];
+	int r = s->final ? too_late(err) :
+		b	 ? put_ram(s, b, first, n, data, err) :
+			   put_other(s, block, first, n, data, err);
 
-	if (s->final) {
-		too_late(err);
-		return NULL;
-	}
-	p = room(s, block, page, err);
-	if (p)
-		count(s, GW_PAGE_SIZE);
-	return p;
+	if (!r)
+		count(s, (uint64_t)n * GW_PAGE_SIZE);
+	return r;
 }
 
 /* A page that was never placed is zero already: it is not even touched. */
@@ -291,32 +313,44 @@ static int op_zeros(struct gw_sink *sink, int block, uint64_t first, uint64_t n,
 	return 0;
 }
 
+/* What the VM's page holds now; a hole is not touched. */
+static void get_ram(const struct gw_ramblock *b, uint64_t page, uint8_t *to)
+{
+	if (gw_bitmap_test(&b->placed, page))
+		memcpy(to, b->host + (page << GW_PAGE_BITS), GW_PAGE_SIZE);
+	else
+		memset(to, 0, GW_PAGE_SIZE);
+}
+
 static int op_delta(struct gw_sink *sink, int block, uint64_t page,
 		    const void *delta, uint16_t len, struct gw_error *err)
 {
 	struct vm_sink *s = of(sink);
+	struct gw_ramblock *b = s->block[block];
 	struct gw_devload_block *o = &s->other[block];
-	const struct gw_ram_entry *e = &s->d->table.entry[block];
-	uint8_t *p;
+	const char *name = s->d->table.entry[block].idstr;
+	uint8_t now[GW_PAGE_SIZE];
 
 	if (s->final)
 		return too_late(err);
 	/* RAM began as zeros; of a ROM nobody knows what the other side has. */
-	if (!s->block[block] && o->state[page] == GW_PAGE_ABSENT)
+	if (!b && o->state[page] == GW_PAGE_ABSENT)
 		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
 				  "a delta for page 0x%llx of block '%s', which never came whole",
-				  (unsigned long long)page, e->idstr);
-	if (!s->block[block] && o->state[page] == GW_PAGE_ZERO)
-		memset(o->data + (page << GW_PAGE_BITS), 0, GW_PAGE_SIZE);
-	p = room(s, block, page, err);
-	if (!p)
-		return -err->code;
-	count(s, len);
-	if (gw_xbzrle_decode(delta, len, p))
+				  (unsigned long long)page, name);
+	if (b)
+		get_ram(b, page, now);
+	else if (o->state[page] == GW_PAGE_ZERO)
+		memset(now, 0, GW_PAGE_SIZE);
+	else
+		memcpy(now, o->data + (page << GW_PAGE_BITS), GW_PAGE_SIZE);
+	if (gw_xbzrle_decode(delta, len, now))
 		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
 				  "the delta of %u bytes for page 0x%llx of block '%s' is damaged",
-				  len, (unsigned long long)page, e->idstr);
-	return 0;
+				  len, (unsigned long long)page, name);
+	count(s, len);
+	return b ? put_ram(s, b, page, 1, now, err) :
+		   put_other(s, block, page, 1, now, err);
 }
 
 /* --- the end ------------------------------------------------------------ */
@@ -343,15 +377,14 @@ static int check_ram_came(struct vm_sink *s, struct gw_error *err)
 static int op_pass(struct gw_sink *sink, bool last, struct gw_error *err)
 {
 	struct vm_sink *s = of(sink);
-	int r = gw_prepare_check(&s->prepare, err);
+	int r;
 
-	if (r || !last)
-		return r;
+	if (!last)
+		return 0;
 	r = check_ram_came(s, err);
 	if (r)
 		return r;
 	/* Nothing is placed from here on. */
-	gw_prepare_stop(&s->prepare);
 	s->final = true;
 	gw_pause_at(GW_PAUSE_DEST_RAM_COMPLETE);
 	s->loading = true;
@@ -428,7 +461,6 @@ static void op_close(struct gw_sink *sink)
 {
 	struct vm_sink *s = of(sink);
 
-	gw_prepare_stop(&s->prepare);
 	if (!s->settled)
 		undo(s);
 	for (int i = 0; s->d && i < s->d->table.n; i++) {
@@ -450,7 +482,6 @@ static const struct gw_sink_ops ops = {
 	.device = op_device,
 	.ready = op_ready,
 	.finish = op_finish,
-	.place = op_place,
 	.keep = op_keep,
 	.close = op_close,
 };

@@ -31,20 +31,12 @@
 
 struct gw_sink_vm_options {
 	bool paused; /* finish() leaves it paused in any case */
-	/* Called at the end of begin(): may call gw_sink_vm_expect(). */
-	void (*begun)(struct gw_sink *s, void *data);
-	void *data;
 };
 
 /* @vm stays the caller's and must outlive the sink. NULL with @err. */
 struct gw_sink *gw_sink_vm(struct gw_vm *vm,
 			   const struct gw_sink_vm_options *o,
 			   struct gw_error *err);
-
-/* Pages [@first, @first + @n) of the image's block @block will come with data:
- * they can be allocated in the background. Only from begun(). */
-void gw_sink_vm_expect(struct gw_sink *s, int block, uint64_t first,
-		       uint64_t n);
 
 /* After finish(): was the VM set running? */
 bool gw_sink_vm_runs(const struct gw_sink *s);

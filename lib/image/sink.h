@@ -70,12 +70,6 @@ struct gw_sink_ops {
 	 * GW_FAULT_UNCERTAIN: it may have been heard. */
 	int (*finish)(struct gw_sink *s, struct gw_error *err);
 
-	/* Optional: where the data of page @page may be read into directly,
-	 * instead of pages() with one page; the page counts as written. NULL:
-	 * use pages(), or with @err set: failed. From one thread. */
-	uint8_t *(*place)(struct gw_sink *s, int block, uint64_t page,
-			  struct gw_error *err);
-
 	/* Optional, any time between begin and finish: has the other side
 	 * given up? Never waits. */
 	int (*check)(struct gw_sink *s, struct gw_error *err);

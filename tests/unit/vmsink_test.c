@@ -313,7 +313,6 @@ static void whole(const char *runstate, bool paused, bool runs)
 	CHECK(s->ops->pages(s, 0, 0, 1, page, &err) == -EPROTO);
 	CHECK(s->ops->zeros(s, 0, 0, 1, &err) == -EPROTO);
 	CHECK(s->ops->delta(s, 0, 0, "", 0, &err) == -EPROTO);
-	CHECK(!s->ops->place(s, 0, 0, &err));
 	CHECK_OK(s->ops->device(s, m.sections, m.len, NULL, 0, &err), &err);
 	CHECK_OK(s->ops->ready(s, &err), &err);
 	CHECK(!gw_synthetic_running(vm));
@@ -342,7 +341,7 @@ static void an_image_becomes_a_vm(void)
 	whole("running", true, false);
 }
 
-static void a_place_is_the_vms_own_memory(void)
+static void deltas_apply_to_the_vms_own_memory(void)
 {
 	struct gw_vm *vm = new_vm(true, 1, GW_SYNTHETIC_SOUND);
 	struct gw_error err = { 0 };
@@ -355,9 +354,9 @@ static void a_place_is_the_vms_own_memory(void)
 	make_image(&m, 1, NULL);
 	CHECK(!s->ops->begin(s, &m.d, &err));
 	CHECK(in_use(vm) == 0);
-	p = s->ops->place(s, 0, 9, &err);
-	CHECK(p == vm->ram.block[0].host + 9 * GW_PAGE_SIZE);
-	memset(p, 0x33, GW_PAGE_SIZE);
+	memset(data, 0x33, GW_PAGE_SIZE);
+	CHECK_OK(s->ops->pages(s, 0, 9, 1, data, &err), &err);
+	p = vm->ram.block[0].host + 9 * GW_PAGE_SIZE;
 	CHECK(!s->ops->delta(s, 0, 9, delta, sizeof(delta), &err));
 	CHECK(p[0] == 0x33 && p[1] == 'A' && p[2] == 'B' && p[3] == 0x33);
 	/* RAM begins as zeros, so a delta may be the first there is. */
@@ -864,7 +863,7 @@ static void a_vmm_that_cannot_load_or_run(void)
 int main(void)
 {
 	RUN(an_image_becomes_a_vm);
-	RUN(a_place_is_the_vms_own_memory);
+	RUN(deltas_apply_to_the_vms_own_memory);
 	RUN(what_does_not_fit_is_refused);
 	RUN(addresses_of_several_blocks_come_from_the_stream);
 	RUN(a_table_alone_is_no_image);
