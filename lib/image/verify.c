@@ -10,22 +10,29 @@
 /*
  * mapped-ram: holes read as zeros, so there is nothing to read. Return: whether
  * pages from @page on are stored, and in *@n of how many that is the answer.
+ * The end of a run of data is asked for once: tmpfs walks all of it to tell.
  */
-static bool stored(struct gw_image *img, int block, uint64_t page, uint64_t *n)
+static bool stored(struct gw_image_verify *v, int block, uint64_t page,
+		   uint64_t *n)
 {
+	struct gw_image *img = v->img;
 	uint64_t from = img->desc.table.entry[block].mapped.pages_offset +
 			page * GW_PAGE_SIZE;
-	uint64_t to = from + *n * GW_PAGE_SIZE, start, len;
+	uint64_t to = from + *n * GW_PAGE_SIZE, len;
 
-	len = gw_input_data(((struct gw_image_file *)img)->fd, from, to,
-			    &start);
-	if (!len)
-		return false;
-	if (start - from >= GW_PAGE_SIZE) {
-		*n = (start - from) / GW_PAGE_SIZE;
+	if (from < v->data_from || from >= v->data_to) {
+		len = gw_input_data(((struct gw_image_file *)img)->fd, from,
+				    img->size, &v->data_from);
+		v->data_to = len ? v->data_from + len : 0;
+		if (!len || v->data_from >= to)
+			return false;
+	}
+	if (v->data_from >= from + GW_PAGE_SIZE) {
+		*n = (v->data_from - from) / GW_PAGE_SIZE;
 		return false;
 	}
-	*n = (start + len - from + GW_PAGE_SIZE - 1) / GW_PAGE_SIZE;
+	if (to > v->data_to)
+		*n = (v->data_to - from + GW_PAGE_SIZE - 1) / GW_PAGE_SIZE;
 	return true;
 }
 
@@ -36,7 +43,7 @@ static bool want(void *arg, int block, uint64_t page, uint64_t max,
 	enum gw_page_state s =
 		v->img->ops->state(v->img, block, page, max, n);
 	bool hole = s == GW_PAGE_DATA && v->img->desc.config.mapped_ram &&
-		    !stored(v->img, block, page, n);
+		    !stored(v, block, page, n);
 
 	if (hole)
 		v->hole_pages += *n;

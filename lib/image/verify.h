@@ -24,6 +24,8 @@ struct gw_image_verify {
 	uint64_t outside;     /* x-ignore-shared: pages in another file */
 	int ndevices;	      /* device sections */
 	int64_t ns;	      /* reading the pages */
+	/* private: the data of the file found last, offsets */
+	uint64_t data_from, data_to;
 };
 
 /* Return: 0, or the first fault found, with block, offset and reason. */
