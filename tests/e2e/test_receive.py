@@ -53,7 +53,7 @@ class Nest:
         return self.saved[version]
 
     def source(self, version="10.0", **kw):
-        """A running plain QEMU; .story: the consoles before its own."""
+        """A running plain QEMU; .story: the consoles up to its own."""
         path, booted = self.template(version)
         g = self.env.plain(self.name(), version=version,
                            incoming=f"exec:cat {shlex.quote(path)}",
@@ -90,6 +90,23 @@ def went_on(source, dest, ticks=10):
     return assert_one_story(*source.story, dest)
 
 
+def halt(source):
+    """QEMU 7.2 under TCG misses some of the pages that a guest writes during
+    a live migration: in every sixth or so, eight pages stay behind and the
+    guest panics, between two plain QEMUs 7.2 just as well. So its guest stands
+    while it is sent."""
+    if source.version == "7.2":
+        source.ask("stop")
+
+
+def awake(dest):
+    """What was sent by a halted source stands here too."""
+    if dest.version == "7.2":
+        assert dest.status() == "paused"
+        dest.ask("cont")
+    assert dest.running()
+
+
 def stayed(source):
     wait_until("VM running on at its source", source.running)
     source.wait_more_ticks(3)
@@ -121,8 +138,10 @@ def test_a_live_vm_arrives_from_a_plain_qemu(nest, version, capabilities,
     b = nest.dest(version)
     a.set(*capabilities, max_bandwidth=60 << 20)
     rx, at = nest.env.receive(b, TCP, *options)
+    halt(a)
     a.migrate(at, wait=False)
     assert rx.wait() == OK, rx.stderr()
+    awake(b)
     result = rx.result()
     assert result["status"] == "completed"
     assert result["ram"]["normal"] > 10000

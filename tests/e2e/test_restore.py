@@ -10,8 +10,8 @@ import pytest
 import harness
 from harness import (CANCELLED, FAILED, INPUT, OK, REFUSED, UNCERTAIN, USAGE,
                      assert_one_story, said, wait_until)
-from test_receive import (MACHINE, TCP, Nest, empty, home, inn,  # noqa: F401
-                          migration_over, nest, paused, pausing, source,
+from test_receive import (MACHINE, TCP, Nest, awake, empty, halt, home,  # noqa: F401
+                          inn, migration_over, nest, paused, pausing, source,
                           stayed, went_on)
 
 
@@ -44,6 +44,7 @@ def test_what_a_plain_qemu_sends_is_stored_and_loaded_again(
     path = fresh(nest, "stored")
     rx, at = nest.env.receive(path, TCP, "--format", form)
     a.set(*capabilities, max_bandwidth=60 << 20)
+    halt(a)
     a.migrate(at, wait=False)
     assert rx.wait() == OK, rx.stderr()
     assert migration_over(a) == "completed"
@@ -57,11 +58,13 @@ def test_what_a_plain_qemu_sends_is_stored_and_loaded_again(
         b.load("file:" + path)
     else:
         b.load("exec:cat " + shlex.quote(path))
+    awake(b)
     went_on(a, b)
     b.kill()
 
     c = nest.dest(version)
     restore(nest, path, c)
+    awake(c)
     went_on(a, c)
     a.kill()
     c.kill()
@@ -145,6 +148,7 @@ def test_a_godwit_source_is_not_stored(nest):
 
 def save(nest, guest, how, path, offset=0):
     """What a plain QEMU writes; the guest stands still then."""
+    halt(guest)
     if how == "stream":
         guest.migrate(f"exec:cat >{shlex.quote(path)}")
         return path
@@ -176,6 +180,7 @@ def test_a_file_of_a_plain_qemu(nest, version, how, offset, options):
     g = restore(nest, path, b, *options)
     assert g.result()["status"] == "completed"
     assert nest.env.list()[b.name]["handover"] is None
+    awake(b)
     went_on(a, b)
     a.kill()
     b.kill()
