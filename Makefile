@@ -67,6 +67,7 @@ bench: build
 	@scripts/make-guest >/dev/null
 	@GODWIT_BUILD=$(abspath $(BUILD)) bench/gap.py
 	@GODWIT_BUILD=$(abspath $(BUILD)) bench/idle.py
+	@GODWIT_BUILD=$(abspath $(BUILD)) bench/store.py
 
 ## make fuzz         libFuzzer on every decoder, SECONDS=60 each
 SECONDS ?= 60

@@ -308,6 +308,69 @@ def test_a_relay_that_swallows_answers_makes_no_two(env, keep):
         assert not b.alive() or b.status() == "inmigrate"
 
 
+def paused_at(env, point, start):
+    """What @start() starts stands at @point."""
+    env.environ["GODWIT_TEST_PAUSE"] = point
+    g = start()
+    del env.environ["GODWIT_TEST_PAUSE"]
+    wait_until(point, lambda: f"paused at {point}" in g.stderr())
+    return g
+
+
+@pytest.mark.parametrize("point", [
+    "source:setup", "source:bulk", "source:stopped", "source:device",
+    "source:ready", "source:committed"])
+def test_a_godwit_killed_before_the_last_word_leaves_the_vm_here(env, point):
+    """EOF was not said: the destination cannot run it, whatever it has."""
+    a = env.guest("a", append=BUSY)
+    b = env.plain("b", incoming="defer", append=BUSY)
+    a.wait_tick(10)
+    uri = b.listen()
+    g = paused_at(env, point, lambda: to_qemu(env, a, uri))
+    g.kill()
+    g.wait()
+    wait_until("the VM running", a.running)
+    assert not b.running()
+    a.wait_more_ticks(5)
+    assert_one_story(a)
+    assert not b.alive() or not b.ticks()
+
+
+@pytest.mark.parametrize("point", ["source:stopped", "source:device"])
+def test_a_save_killed_while_the_vm_stands(env, point):
+    a = env.guest("a", append=BUSY)
+    a.wait_tick(10)
+    path = os.path.join(env.dir, "vm.mapped")
+    g = paused_at(env, point, lambda: env.godwit("save", a.name, path))
+    assert not a.running()
+    g.kill()
+    g.wait()
+    wait_until("the VM running", a.running)
+    assert nothing_left(path)
+    a.wait_more_ticks(5)
+    assert_one_story(a)
+
+
+def test_memory_plugged_in_meanwhile_ends_the_save(env):
+    """The table of blocks is not what the file begins with any more."""
+    a = env.guest("a", append=BUSY,
+                  extra=("-m", "256,slots=2,maxmem=1G"))
+    a.wait_tick(10)
+    path = os.path.join(env.dir, "vm.mapped")
+    g = paused_at(env, "source:bulk", lambda: env.godwit(
+        "save", a.name, path, "--live"))
+    a.ask("object-add", **{
+        "qom-type": "memory-backend-file", "id": "more", "size": 128 << 20,
+        "share": True, "mem-path": os.path.join(env.dir, "more")})
+    a.ask("device_add", driver="pc-dimm", id="dimm", memdev="more")
+    os.kill(g.pid, signal.SIGCONT)
+    assert g.wait() != OK
+    assert "runs on here" in g.stderr() and nothing_left(path)
+    wait_until("the VM running", a.running)
+    a.wait_more_ticks(5)
+    assert_one_story(a)
+
+
 def test_verify_and_to_qemu_exclude_each_other(env):
     a = env.guest("a", append=BUSY)
     a.wait_tick(5)
