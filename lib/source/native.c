@@ -31,6 +31,8 @@ struct native {
 	int64_t asked_ns;   /* the numbers are of then */
 	int64_t carried_ns; /* since then all was carried; 0: not yet */
 	bool continued;	    /* the destination may come to have the VM */
+	uint64_t forth_before; /* carried when QEMU was told to go on */
+	bool written; /* QEMU has written all of its stream */
 };
 
 static bool is(const struct native *s, const char *status)
@@ -85,10 +87,18 @@ static int look(struct native *s, struct gw_error *err)
 	if (r < 0)
 		return r;
 	if (r || gw_now_ns() - s->asked_ns >= QUERY_NS) {
+		/*
+		 * QEMU 10.0 says `device` a moment before it takes its big lock
+		 * for the rest of the stream. Where some of that was seen, the
+		 * lock was taken, and an answer means that it is free again.
+		 */
+		bool begun = s->continued && s->at.forth > s->forth_before;
+
 		r = gw_qemu_native_query(s->c.vm, &s->n, err);
 		if (r)
 			return r;
 		s->asked_ns = gw_now_ns();
+		s->written = begun && is(s, "device");
 	}
 	/* After QEMU: what it heard from the carrier is known there. */
 	gw_carry_look(s->carry, &s->at);
@@ -228,6 +238,24 @@ static int until_stopped(struct native *s, struct gw_error *err)
 	}
 }
 
+/* The VM stands: what comes behind this is the end of the stream. */
+static int drain(struct native *s, struct gw_error *err)
+{
+	struct timespec step = { 0, GW_NS_PER_MS };
+	int r;
+
+	for (;;) {
+		gw_carry_look(s->carry, &s->at);
+		r = gw_cancel_requested(s->c.cancel) ? gw_cancel_fail(err) :
+						       check_peer(s, err);
+		if (r || s->at.idle)
+			break;
+		nanosleep(&step, NULL);
+	}
+	s->forth_before = s->at.forth;
+	return r;
+}
+
 /* The last look, then the point of no return. */
 static int go_on(struct native *s, struct gw_error *err)
 {
@@ -236,10 +264,7 @@ static int go_on(struct native *s, struct gw_error *err)
 	gw_pause_at(GW_PAUSE_SOURCE_STOPPED);
 	if (s->continued)
 		return 0;
-	if (gw_cancel_requested(s->c.cancel))
-		return gw_cancel_fail(err);
-	gw_carry_look(s->carry, &s->at);
-	r = check_peer(s, err);
+	r = drain(s, err);
 	if (r)
 		return r;
 	r = gw_qemu_native_continue(s->c.vm, err);
@@ -341,7 +366,7 @@ static int ended_here(struct native *s, struct gw_error *err)
 /* All that QEMU has written is with the peer; since when? */
 static void note_carried(struct native *s)
 {
-	bool all = is(s, "device") && s->at.idle;
+	bool all = s->written && s->at.idle;
 
 	if (all && !s->carried_ns) {
 		s->carried_ns = gw_now_ns();
