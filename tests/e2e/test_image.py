@@ -348,9 +348,13 @@ def test_diff(new_vm, tmp_path):
     wait_until("load", lambda: other.status() == "completed")
     other.on("mapped-ram")
     other.save(f"file:{b}")
-    vm.do("cont")
-    time.sleep(0.5)
-    vm.save(f"file:{c}")
+
+    def run_on():
+        wait_until("its end", lambda: vm.do("query-status")["status"] in
+                   ("paused", "postmigrate"))
+        vm.do("cont")
+        time.sleep(0.5)
+        vm.save(f"file:{c}")
 
     def diff(x, y):
         p = run(GODWIT, "diff", x, y, "--json", text=True)
@@ -361,8 +365,12 @@ def test_diff(new_vm, tmp_path):
     assert all(z["equal"] * 4096 == z["length-first"]
                for z in blocks.values())
     assert got["equal-devices"] > 20
-    got, blocks = diff(b, c)
-    ram = blocks["pc.ram"]
+    for _ in range(5):
+        run_on()
+        got, blocks = diff(b, c)
+        ram = blocks["pc.ram"]
+        if ram["rewritten"]:
+            break  # a counter's low byte fills that page: it may be the same
     assert not got["equal"] and ram["changed"] == 24
     assert 24 * 4 <= ram["delta-bytes"] <= 24 * 16
     assert ram["rewritten"] == 1  # 0x50

@@ -87,6 +87,26 @@ def test_plain_qemu_loads_a_stream(env, to):
     assert_one_story(a, b)
 
 
+@pytest.mark.parametrize("fmt", ["mapped-ram", "stream"])
+def test_save_and_restore(env, fmt):
+    kw = dict(append=BUSY, extra=RICH)
+    a = env.guest("a", **kw)
+    b = env.guest("b", incoming=True, **kw)
+    a.wait_tick(20)
+    path = os.path.join(env.dir, "vm.saved")
+    save(env, a, path, "--live", "--stop", "--format", fmt)
+    b.wait_up()
+    g = env.godwit("restore", path, b.name, "--json")
+    assert g.wait() == OK, g.stderr()
+    b.wait_more_ticks(10)
+    assert_one_story(a, b)
+    # and on, from memory that godwit placed
+    c = env.guest("c", incoming=True, **kw)
+    env.move(b, c)
+    c.wait_more_ticks(5)
+    assert_one_story(a, b, c)
+
+
 @pytest.mark.parametrize("options", [(), ("--live",), ("--format", "stream")])
 def test_the_vm_goes_on_after_a_save(env, options):
     a = env.guest("a", append=BUSY)
