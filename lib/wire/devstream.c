@@ -8,18 +8,16 @@
 
 #include "wire/vmdesc.h"
 
-enum state { HEADER, ITEMS, RAM_RECORDS, TAIL };
-
 void gw_devstream_init(struct gw_devstream *d)
 {
 	memset(d, 0, sizeof(*d));
-	gw_ram_decoder_init(&d->ram, true);
+	gw_stream_init(&d->s, NULL, 0);
 }
 
 void gw_devstream_init_tail(struct gw_devstream *d)
 {
 	gw_devstream_init(d);
-	d->state = TAIL;
+	d->in_tail = true;
 }
 
 void gw_devstream_fini(struct gw_devstream *d)
@@ -57,138 +55,86 @@ static int append(struct gw_devstream *d, const void *p, size_t len,
 
 /* --- up to the last RAM record: exact --------------------------------- */
 
-static void parse_header(struct gw_devstream *d, struct gw_reader *r)
+static void check_config(const struct gw_configuration *c,
+			 struct gw_reader *r)
 {
-	uint8_t item;
-
-	if (gw_stream_get_header(r))
-		return;
-	item = gw_read_u8(r);
-	if (!gw_read_failed(r) && item != GW_ITEM_CONFIGURATION)
+	if (!c->ignore_shared || c->mapped_ram)
 		gw_read_fail(r, EPROTO,
-			     "byte 0x%02x where the configuration should be",
-			     item);
-	/* A subsection may follow, so the next byte must be there too. */
-	if (gw_read_failed(r) || gw_configuration_get(r, &d->config))
-		return;
-	if (!d->config.ignore_shared) {
-		gw_read_fail(r, EPROTO,
-			     "the device stream was made without capability x-ignore-shared");
-		return;
-	}
-	d->have_config = true;
-	d->state = ITEMS;
+			     "the device stream was made %s",
+			     c->mapped_ram ?
+				     "with capability mapped-ram" :
+				     "without capability x-ignore-shared");
 }
 
-static void parse_command(struct gw_devstream *d, struct gw_reader *r)
+static void take_ping(struct gw_devstream *d, uint32_t value,
+		      struct gw_reader *r)
 {
-	struct gw_command_record c;
-
-	if (gw_command_get(r, &c) || c.id != GW_CMD_PING)
-		return;
 	if (d->npings == sizeof(d->ping) / sizeof(d->ping[0]))
 		gw_read_fail(r, EPROTO, "more than %u PINGs", d->npings);
 	else
-		d->ping[d->npings++] = c.ping;
+		d->ping[d->npings++] = value;
 }
 
-static void parse_item(struct gw_devstream *d, struct gw_reader *r)
+static void begin_tail(struct gw_devstream *d, struct gw_reader *r)
 {
-	uint8_t item = gw_read_u8(r);
-	struct gw_section s;
+	const uint8_t *item = gw_read_peek(r, 1);
 
-	if (gw_read_failed(r))
-		return;
-	switch (item) {
-	case GW_ITEM_COMMAND:
-		parse_command(d, r);
-		return;
-	case GW_ITEM_SECTION_START:
-		gw_section_get_long(r, &s);
-		if (gw_read_failed(r))
-			return;
-		if (strcmp(s.idstr, "ram") || s.version_id != GW_RAM_VERSION)
-			gw_read_fail(r, ENOTSUP,
-				     "iterable section '%s' version %u: only ram version %u can be carried",
-				     s.idstr, s.version_id, GW_RAM_VERSION);
-		else if (d->ram_open)
-			gw_read_fail(r, EPROTO, "section ram starts twice");
-		d->ram_open = true;
-		d->ram_id = s.id;
-		d->state = RAM_RECORDS;
-		return;
-	case GW_ITEM_SECTION_PART:
-	case GW_ITEM_SECTION_END:
-		s.id = gw_read_be32(r);
-		if (!gw_read_failed(r) && (!d->ram_open || s.id != d->ram_id))
-			gw_read_fail(r, EPROTO,
-				     "section %u continues but never started",
-				     s.id);
-		d->state = RAM_RECORDS;
-		return;
-	case GW_ITEM_SECTION_FULL:
-		d->tail = d->pos;
-		d->search = d->pos;
-		d->state = TAIL;
-		return;
-	}
-	gw_read_fail(r, EPROTO, "unknown item 0x%02x in the device stream",
-		     item);
+	if (item && *item != GW_ITEM_SECTION_FULL)
+		gw_read_fail(r, EPROTO,
+			     "unknown item 0x%02x in the device stream", *item);
+	d->tail = d->search = d->pos;
+	d->in_tail = true;
 }
 
-static void parse_ram_record(struct gw_devstream *d, struct gw_reader *r)
+static void take_event(struct gw_devstream *d,
+		       const struct gw_stream_event *ev, struct gw_reader *r)
 {
-	struct gw_ram_record rec;
-
-	if (gw_ram_get(r, &d->ram, &rec))
-		return;
-	if (rec.kind == GW_RAM_FLAG_PAGE) {
+	switch (ev->kind) {
+	case GW_STREAM_CONFIG:
+		check_config(&d->s.config, r);
+		break;
+	case GW_STREAM_COMMAND:
+		if (ev->command.id == GW_CMD_PING)
+			take_ping(d, ev->command.ping, r);
+		break;
+	case GW_STREAM_PAGE:
 		gw_read_skip(r, GW_PAGE_SIZE);
-	} else if (rec.kind == GW_RAM_FLAG_XBZRLE) {
+		break;
+	case GW_STREAM_DELTA:
 		gw_read_fail(r, EPROTO,
 			     "a compressed page in the device stream");
-	} else if (rec.kind == GW_RAM_FLAG_EOS) {
-		if (!gw_section_get_footer(r, d->ram_id))
-			d->state = ITEMS;
+		break;
+	case GW_STREAM_TAIL:
+		begin_tail(d, r);
+		break;
+	default:
+		break;
 	}
 }
 
 /*
- * One unit of the exact part: parsed whole or not at all. Return: 1 parsed,
+ * One event of the exact part: parsed whole or not at all. Return: 1 parsed,
  * 0 more bytes needed, -errno.
  */
-static int parse_unit(struct gw_devstream *d, struct gw_error *err)
+static int parse_event(struct gw_devstream *d, struct gw_error *err)
 {
-	struct gw_ram_decoder *ram = &d->ram;
-	bool had_table = ram->have_table, ram_open = d->ram_open;
-	unsigned int npings = d->npings;
-	int state = d->state, last = ram->last;
+	struct gw_stream_mark mark = gw_stream_mark(&d->s);
+	struct gw_stream_event ev;
 	struct gw_reader r;
 
 	gw_reader_init_mem(&r, d->buf + d->pos, d->len - d->pos);
-	if (d->state == HEADER)
-		parse_header(d, &r);
-	else if (d->state == ITEMS)
-		parse_item(d, &r);
-	else
-		parse_ram_record(d, &r);
+	d->s.r = &r;
+	if (!gw_stream_next(&d->s, &ev))
+		take_event(d, &ev, &r);
+	d->s.r = NULL;
 	if (!gw_read_failed(&r)) {
-		if (d->state != TAIL)
-			d->pos += r.offset;
+		d->pos += r.offset;
 		return 1;
 	}
 	if (r.err.code != ECONNRESET)
 		return gw_read_check(&r, err);
-	/* Short: undo, and parse this unit again when more has come. */
-	d->state = state;
-	d->ram_open = ram_open;
-	d->npings = npings;
-	d->have_config = state != HEADER;
-	ram->last = last;
-	if (!had_table) {
-		ram->have_table = false;
-		ram->table.n = 0;
-	}
+	/* Short: parse this event again when more has come. */
+	gw_stream_rewind(&d->s, &mark);
 	return 0;
 }
 
@@ -237,8 +183,8 @@ int gw_devstream_feed(struct gw_devstream *d, const void *p, size_t len,
 				  "%zu bytes after the end of the device state",
 				  len);
 	r = append(d, p, len, err);
-	while (!r && d->state != TAIL) {
-		r = parse_unit(d, err);
+	while (!r && !d->in_tail) {
+		r = parse_event(d, err);
 		if (r < 0) {
 			gw_error_prefix(err, "device state at byte %zu", d->pos);
 			return r;

@@ -20,8 +20,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
-#include "wire/ram.h"
-#include "wire/section.h"
+#include "wire/stream.h"
 
 struct gw_devstream {
 	/* the bytes so far; grows, at most GW_MAX_DEVICE_STATE */
@@ -29,21 +28,17 @@ struct gw_devstream {
 	size_t len, cap;
 	bool complete; /* the end was found and everything checked */
 
-	struct gw_configuration config; /* valid once have_config */
-	bool have_config;
+	struct gw_stream s; /* config, have_config, ram.table: as they come */
 	unsigned int npings; /* PINGs so far, to be answered by PONG */
 	uint32_t ping[8];
 	int ndevices; /* FULL sections, once complete */
 
 	/* private to devstream.c */
-	int state;
+	bool in_tail;
 	size_t pos;    /* parsed up to here */
 	size_t search; /* looked for NUL bytes up to here */
 	size_t tail;   /* the first device section begins here */
 	size_t nul;    /* the tail's last NUL byte, counted from tail */
-	uint32_t ram_id, section_id;
-	bool ram_open;
-	struct gw_ram_decoder ram;
 };
 
 void gw_devstream_init(struct gw_devstream *d);

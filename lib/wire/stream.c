@@ -152,3 +152,35 @@ int gw_stream_next(struct gw_stream *s, struct gw_stream_event *ev)
 	}
 	return s->in_section ? get_record(s, ev) : get_item(s, ev);
 }
+
+struct gw_stream_mark gw_stream_mark(const struct gw_stream *s)
+{
+	return (struct gw_stream_mark){
+		.have_config = s->have_config,
+		.have_end = s->have_end,
+		.return_path = s->return_path,
+		.ram_open = s->ram_open,
+		.in_section = s->in_section,
+		.have_table = s->ram.have_table,
+		.ram_id = s->ram_id,
+		.nparts = s->nparts,
+		.item = s->item,
+		.last = s->ram.last,
+	};
+}
+
+void gw_stream_rewind(struct gw_stream *s, const struct gw_stream_mark *m)
+{
+	s->have_config = m->have_config;
+	s->have_end = m->have_end;
+	s->return_path = m->return_path;
+	s->ram_open = m->ram_open;
+	s->in_section = m->in_section;
+	s->ram_id = m->ram_id;
+	s->nparts = m->nparts;
+	s->item = m->item;
+	s->ram.last = m->last;
+	s->ram.have_table = m->have_table;
+	if (!m->have_table)
+		s->ram.table.n = 0;
+}

@@ -77,4 +77,19 @@ void gw_stream_init(struct gw_stream *s, struct gw_reader *r, uint64_t base);
 int gw_stream_next(struct gw_stream *s,
 		   struct gw_stream_event *ev) GW_MUST_CHECK;
 
+/*
+ * What one event changes. Who reads from memory that grows goes back to where
+ * an event began when its bytes were not all there yet, and sets s->r anew.
+ */
+struct gw_stream_mark {
+	bool have_config, have_end, return_path, ram_open, in_section;
+	bool have_table;
+	uint32_t ram_id;
+	unsigned int nparts;
+	enum gw_item item;
+	int last;
+};
+struct gw_stream_mark gw_stream_mark(const struct gw_stream *s);
+void gw_stream_rewind(struct gw_stream *s, const struct gw_stream_mark *m);
+
 #endif

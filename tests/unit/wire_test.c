@@ -528,7 +528,7 @@ static void check_golden(const char *name, int devices)
 		CHECK_OK(r, &err);
 		CHECK(d.complete && d.ndevices == devices);
 		CHECK(d.npings == 1 && d.ping[0] == 1);
-		CHECK(!strcmp(d.config.machine, "none"));
+		CHECK(!strcmp(d.s.config.machine, "none"));
 		CHECK(gw_devstream_feed(&d, "x", 1, &err) == -EPROTO);
 		gw_devstream_fini(&d);
 	}

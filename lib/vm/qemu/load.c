@@ -48,11 +48,11 @@ int gw_qemu_load_write(struct gw_vm *vm, const void *p, size_t len,
 	struct gw_qemu *q = gw_qemu_of(vm);
 	int r = gw_devstream_feed(&q->stream, p, len, err);
 
-	if (!r && q->stream.have_config &&
-	    strcmp(q->stream.config.machine, vm->info.machine))
+	if (!r && q->stream.s.have_config &&
+	    strcmp(q->stream.s.config.machine, vm->info.machine))
 		r = gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
 			       "the device state is of a '%s' machine, this is a '%s'",
-			       q->stream.config.machine, vm->info.machine);
+			       q->stream.s.config.machine, vm->info.machine);
 	return r;
 }
 

@@ -103,7 +103,7 @@ static void *reader(void *arg)
 			continue;
 		GW_LOCKED(&q->lock);
 		more = take_bytes(q, buf, n) &&
-		       !(q->describing && q->stream.ram.have_table);
+		       !(q->describing && q->stream.s.ram.have_table);
 		pthread_cond_broadcast(&q->more);
 	}
 	return NULL;
@@ -270,7 +270,7 @@ static int wait_table(struct gw_qemu *q, struct gw_error *err)
 	struct timespec deadline = state_deadline();
 	GW_LOCKED(&q->lock);
 
-	while (!q->stream.ram.have_table && !q->reader_err.code)
+	while (!q->stream.s.ram.have_table && !q->reader_err.code)
 		if (pthread_cond_timedwait(&q->more, &q->lock, &deadline))
 			return gw_fail(err, ETIMEDOUT,
 				       "QEMU did not list its RAM blocks within %d s",
@@ -299,8 +299,8 @@ int gw_qemu_describe(struct gw_vm *vm, struct gw_image_desc *d,
 	if (!r)
 		r = wait_table(q, err);
 	if (!r) {
-		d->config = q->stream.config;
-		d->table = q->stream.ram.table;
+		d->config = q->stream.s.config;
+		d->table = q->stream.s.ram.table;
 	}
 	q->describing = false;
 	if (gw_qemu_save_abort(vm, &undo) && !r) {
