@@ -166,7 +166,7 @@ static void help_params(unsigned int use)
 	printf("\nParameters, each --NAME VALUE:\n");
 	for (size_t i = 0; i < gw_nparams; i++)
 		if (gw_params[i].uses & use)
-			printf("  --%-22s%s (%s)\n", gw_params[i].name,
+			printf("  --%-28s%s (%s)\n", gw_params[i].name,
 		       gw_params[i].help, gw_params[i].fallback);
 }
 

@@ -113,8 +113,22 @@ struct godwit_params {
 	bool stop;		     /* save: it stays stopped afterwards */
 	bool quit;		     /* save: its QEMU ends afterwards */
 	const char *format;	     /* save: "mapped-ram", "stream" */
-	uint32_t channels;	     /* threads that carry pages */
+	uint32_t channels;	     /* threads, or connections, that carry pages;
+					0: 1 to migrate, 2 for files */
 	bool direct_io;		     /* write pages with O_DIRECT */
+	bool xbzrle;		     /* pages sent before go as differences */
+	uint64_t cache_size;	     /* bytes of pages to take them from; 64 MiB */
+	const char *compress;	     /* "none", "zlib", "zstd", "auto" */
+	uint32_t compress_level;     /* 0: the method's own default */
+	bool auto_converge;	     /* slow the vCPUs down while passes do not
+					get smaller */
+	uint32_t cpu_throttle_initial, cpu_throttle_increment,
+		max_cpu_throttle;	  /* percent of time taken from them */
+	uint32_t throttle_trigger_threshold; /* percent of the bytes sent in a
+						pass that were dirtied again */
+	int64_t max_downtime_ns;     /* 0: none; rather this downtime, at the
+					least that is left, than giving up */
+	const char *disks;	     /* "none", "full", "incremental" */
 };
 
 GODWIT_API void godwit_params_init(struct godwit_params *p);
@@ -142,6 +156,27 @@ struct godwit_stats {
 	int64_t eta_ns;		      /* to completion at this rate; -1: none */
 	int64_t downtime_ns;	      /* stopped here to running there */
 	const char *tracker;	      /* the one in use */
+	uint64_t precopy_bytes;	      /* of transferred: while the VM ran */
+	uint64_t downtime_bytes;      /* while it stood */
+	uint64_t pages_per_second;    /* sent, last window */
+	/* channels and compression */
+	uint32_t channels;	      /* connections besides the main one */
+	uint64_t multifd_bytes;	      /* of transferred: on those */
+	uint64_t compress_pages;      /* pages that went compressed */
+	uint64_t compress_in, compress_out; /* their bytes, before and after */
+	const char *compress;	      /* method in use, NULL: none */
+	char compress_why[160];	      /* what `auto` chose and why; "" */
+	/* XBZRLE; cache_size 0: off */
+	uint64_t xbzrle_cache_size;   /* bytes */
+	uint64_t xbzrle_bytes;	      /* of deltas, and of overflowed pages */
+	uint64_t xbzrle_pages;	      /* found in the cache */
+	uint64_t xbzrle_same;	      /* of those: unchanged, not sent at all */
+	uint64_t xbzrle_cache_miss;   /* pages */
+	uint64_t xbzrle_overflow;     /* pages whose delta was too long */
+	double xbzrle_cache_miss_rate; /* last pass: misses per page looked up */
+	double xbzrle_encoding_rate;  /* last pass: bytes of pages per byte sent */
+	/* convergence */
+	uint32_t cpu_throttle_percentage; /* now; 0: not throttled */
 };
 
 /* Called at most ten times a second and at every change of status. */

@@ -14,6 +14,8 @@
 
 /* What gw_sink_file() writes and gw_image_open() reads. */
 static const char *const formats[] = { "mapped-ram", "stream", NULL };
+static const char *const methods[] = { "none", "zlib", "zstd", "auto", NULL };
+static const char *const disks[] = { "none", "full", "incremental", NULL };
 
 #define AT(field) offsetof(struct godwit_params, field)
 
@@ -65,10 +67,35 @@ const struct gw_param gw_params[] = {
 	  GW_USE_SAVE, "QEMU ends after the VM was saved" },
 	{ "format", GW_PARAM_NAME, AT(format), "mapped-ram", NULL, NULL,
 	  formats, GW_USE_SAVE, "what to write" },
-	{ "channels", GW_PARAM_COUNT, AT(channels), "2", "1", "64", NULL,
-	  GW_USE_SAVE | GW_USE_RESTORE, "threads that carry pages" },
+	{ "channels", GW_PARAM_COUNT, AT(channels), "0", "0", "64", NULL,
+	  GW_USE_ALL,
+	  "connections or threads that carry pages; 0: as suits" },
 	{ "direct-io", GW_PARAM_BOOL, AT(direct_io), "off", NULL, NULL, NULL,
 	  GW_USE_SAVE, "write pages past the page cache (O_DIRECT)" },
+	{ "xbzrle", GW_PARAM_BOOL, AT(xbzrle), "off", NULL, NULL, NULL,
+	  GW_USE_MIGRATE, "send pages again as differences" },
+	{ "cache-size", GW_PARAM_SIZE, AT(cache_size), "64M", "32k", "1T",
+	  NULL, GW_USE_MIGRATE, "bytes of pages that xbzrle remembers" },
+	{ "compress", GW_PARAM_METHOD, AT(compress), "none", "0", "22",
+	  methods, GW_USE_MIGRATE | GW_USE_RECEIVE,
+	  "compress pages: none, zlib, zstd or auto, with :LEVEL" },
+	{ "auto-converge", GW_PARAM_BOOL, AT(auto_converge), "off", NULL,
+	  NULL, NULL, LIVE, "slow the guest's CPUs down if it must be" },
+	{ "cpu-throttle-initial", GW_PARAM_COUNT, AT(cpu_throttle_initial),
+	  "20", "1", "99", NULL, LIVE,
+	  "percent of CPU time that auto-converge takes first" },
+	{ "cpu-throttle-increment", GW_PARAM_COUNT, AT(cpu_throttle_increment),
+	  "10", "1", "99", NULL, LIVE, "percent more in each step" },
+	{ "max-cpu-throttle", GW_PARAM_COUNT, AT(max_cpu_throttle), "99", "1",
+	  "99", NULL, LIVE, "percent at most" },
+	{ "throttle-trigger-threshold", GW_PARAM_COUNT,
+	  AT(throttle_trigger_threshold), "50", "1", "100", NULL, LIVE,
+	  "percent of what was sent, dirtied again, that calls for it" },
+	{ "max-downtime", GW_PARAM_TIME, AT(max_downtime_ns), "0", "0",
+	  "2000s", NULL, LIVE,
+	  "switch over at the least that is left rather than give up; 0: no" },
+	{ "disks", GW_PARAM_NAME, AT(disks), "none", NULL, NULL, disks,
+	  GW_USE_MIGRATE, "copy disks too: none, full or incremental" },
 };
 const size_t gw_nparams = sizeof(gw_params) / sizeof(gw_params[0]);
 
@@ -166,6 +193,33 @@ static int set_name(const char **field, const struct gw_param *d,
 			  value, list);
 }
 
+/* "NAME[:LEVEL]" into a name and the number behind it. */
+static int set_method(const char **field, const struct gw_param *d,
+		      const char *value, struct gw_error *err)
+{
+	const char *colon = strchr(value, ':');
+	uint32_t *level = (uint32_t *)(field + 1);
+	uint64_t v = 0, max = 0;
+	char name[32];
+	int r;
+
+	snprintf(name, sizeof(name), "%.*s",
+		 colon ? (int)(colon - value) : (int)strlen(value), value);
+	r = set_name(field, d, name, err);
+	if (!r && colon)
+		r = parse_count(d->name, colon + 1, &v, err);
+	if (!r)
+		r = parse_count(d->name, d->max, &max, err);
+	if (r)
+		return r;
+	if (v > max)
+		return gw_fail_as(err, GW_FAULT_USAGE, ERANGE,
+				  "%s %s is out of range: levels are 1 to %s",
+				  d->name, value, d->max);
+	*level = (uint32_t)v;
+	return 0;
+}
+
 int gw_param_set(struct godwit_params *p, const struct gw_param *d,
 		 const char *value, struct gw_error *err)
 {
@@ -175,6 +229,8 @@ int gw_param_set(struct godwit_params *p, const struct gw_param *d,
 		return set_bool(field, d, value, err);
 	if (d->type == GW_PARAM_NAME)
 		return set_name(field, d, value, err);
+	if (d->type == GW_PARAM_METHOD)
+		return set_method(field, d, value, err);
 	return set_number(field, d, value, err);
 }
 

@@ -18,6 +18,9 @@ enum gw_param_type {
 	GW_PARAM_COUNT, /* uint32_t */
 	GW_PARAM_BOOL, /* bool, "on", "off" */
 	GW_PARAM_NAME, /* const char *, one of a list */
+	/* "NAME[:LEVEL]": const char *, one of a list, and directly behind it
+	 * a uint32_t, 0 without a level */
+	GW_PARAM_METHOD,
 };
 
 /* The operations that look at a parameter. */
@@ -36,7 +39,7 @@ struct gw_param {
 	size_t offset; /* in struct godwit_params */
 	const char *fallback; /* default, as a user would write it */
 	const char *min, *max; /* NULL: none */
-	const char *const *names; /* GW_PARAM_NAME */
+	const char *const *names; /* GW_PARAM_NAME, GW_PARAM_METHOD */
 	unsigned int uses; /* enum gw_use */
 	const char *help;
 };

@@ -14,7 +14,7 @@ int godwit_save(struct godwit_op *op, const char *path,
 		struct godwit_error *err)
 {
 	const struct godwit_params *p = &op->params;
-	struct gw_sink_options o = { .channels = p->channels,
+	struct gw_sink_options o = { .channels = gw_sink_threads(p->channels),
 				     .direct_io = p->direct_io,
 				     .cancel = &op->cancel };
 	struct gw_source_config c = { .vm = op->vm,

@@ -47,7 +47,7 @@ static int load(struct restore *x, struct gw_error *err)
 	now->total = x->img->desc.table.total;
 	x->copy = (struct gw_copy){ .img = x->img,
 				    .sink = sink,
-				    .threads = x->c.params->channels,
+				    .threads = gw_sink_threads(x->c.params->channels),
 				    .cancel = x->c.cancel,
 				    .tick = tick,
 				    .data = x };

@@ -120,6 +120,12 @@ int gw_sink_write(struct gw_sink *s, int block, uint64_t first, uint32_t n,
 
 /* --- the sinks of this folder ------------------------------------------ */
 
+/* Threads for a file, when the user asked for @channels of them (0: any). */
+static inline unsigned int gw_sink_threads(uint32_t channels)
+{
+	return channels ? channels : 2;
+}
+
 /* Options of files; zero: the defaults. */
 struct gw_sink_options {
 	unsigned int channels; /* threads that will call pages(), 0: 1 */

@@ -90,7 +90,7 @@ static int begin(struct gw_source *s, struct gw_error *err)
 	int r = sink->ops->begin(sink, &s->image->desc, err);
 
 	return r ? r : gw_workers_start(&s->image->workers, sink,
-					s->c.params->channels, err);
+					gw_sink_threads(s->c.params->channels), err);
 }
 
 /* --- pages ---------------------------------------------------------------- */
