@@ -111,26 +111,31 @@ static bool new_zstd(struct gw_deflate *z, int level)
 	return warm_up(z);
 }
 
-struct gw_deflate *gw_deflate_new(const char *method, uint32_t level,
-				  size_t max_pages, struct gw_error *err)
+int gw_deflate_check(const char *method, uint32_t level, struct gw_error *err)
 {
 	bool zstd = !strcmp(method, "zstd");
 	uint32_t max = zstd ? ZSTD_LEVEL_MAX : ZLIB_LEVEL_MAX;
+
+	if (!zstd && strcmp(method, "zlib"))
+		return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
+				  "unknown compression '%s': zlib and zstd are known",
+				  method);
+	if (level > max)
+		return gw_fail_as(err, GW_FAULT_USAGE, ERANGE,
+				  "compression %s:%u: its levels are 1 to %u",
+				  method, level, max);
+	return 0;
+}
+
+struct gw_deflate *gw_deflate_new(const char *method, uint32_t level,
+				  size_t max_pages, struct gw_error *err)
+{
 	size_t cap = 2 * max_pages * GW_PAGE_SIZE;
+	bool zstd = !strcmp(method, "zstd");
 	struct gw_deflate *z;
 
-	if (!zstd && strcmp(method, "zlib")) {
-		gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
-			   "unknown compression '%s': zlib and zstd are known",
-			   method);
+	if (gw_deflate_check(method, level, err))
 		return NULL;
-	}
-	if (level > max) {
-		gw_fail_as(err, GW_FAULT_USAGE, ERANGE,
-			   "compression %s:%u: its levels are 1 to %u", method,
-			   level, max);
-		return NULL;
-	}
 	level = level ? level : 1;
 	z = calloc(1, sizeof(*z) + cap);
 	if (z)

@@ -14,8 +14,12 @@
 
 struct gw_deflate;
 
+/* Is there such a @method ("zlib", "zstd") and does it have @level? zlib has 1
+ * to 9, zstd 1 to 22; 0 is the fastest. Return: 0 or a usage error. */
+int gw_deflate_check(const char *method, uint32_t level,
+		     struct gw_error *err) GW_MUST_CHECK;
+
 /*
- * @method: "zlib" or "zstd"; @level: 0 is the fastest, 1; zlib has 9, zstd 22.
  * A packet has at most @max_pages. NULL with @err.
  */
 struct gw_deflate *gw_deflate_new(const char *method, uint32_t level,
