@@ -67,6 +67,8 @@ struct gw_source {
 	struct gw_ram_encoder encoder;
 	bool verify; /* one of the sides asked for it */
 	struct gw_limit limit;
+	struct gw_converge converge;
+	char throttle_why[256]; /* why the vCPUs cannot be slowed, or "" */
 	bool holes;		/* say what became a hole since it was sent */
 	struct gw_image_source *image; /* owned by image.c */
 	bool in_section;	/* between a section's header and its EOS */
@@ -82,6 +84,7 @@ struct gw_source {
 	/* bytes and time of the current pass */
 	uint64_t pass_bytes;
 	int64_t pass_ns;
+	uint64_t pass_ram; /* of guest memory that it had to send */
 };
 
 /* pass.c */
@@ -97,6 +100,14 @@ int gw_source_pass_pace(struct gw_source *s, struct gw_error *err);
  * limit, look at the peer. */
 int gw_source_moved(struct gw_source *s, int64_t since_ns,
 		    struct gw_error *err);
+
+/* throttle.c: as s->converge has it, or not at all; no failure of the
+ * migration */
+void gw_source_throttle(struct gw_source *s);
+void gw_source_unthrottle(struct gw_source *s);
+
+/* advice.c: it does not converge; why, and what would help */
+int gw_source_give_up(struct gw_source *s, struct gw_error *err);
 
 /* godwit.c */
 int gw_source_flush(struct gw_source *s, struct gw_error *err);
