@@ -28,7 +28,7 @@ GUEST = os.path.join(DEPS, "guest")
 BOOT_S = 180
 MOVE_S = 180
 TICK = re.compile(rb"^tick (\d+) (\d+) sum=([0-9a-f]{16}) dirty=(\d+) "
-                  rb"direct=(\d+) bad=(\d+)$")
+                  rb"direct=(\d+) bad=(\d+)(?: loop=(\d+))?$")
 
 
 class Failed(Exception):
@@ -38,6 +38,8 @@ class Failed(Exception):
 class Tick:
     def __init__(self, match, at):
         self.n, self.sum, self.bad = int(match[1]), match[3], int(match[6])
+        self.ms = int(match[2])  # the guest's own clock
+        self.loop = int(match[7] or 0)
         self.at = at  # seconds, time.monotonic() of its last byte
 
 
