@@ -73,8 +73,7 @@
 #define TOUCH_SEED	0x686375746fULL
 #define DISK_PATH	"/dev/vda"
 #define RING		16		/* buffers of a reader */
-#define SWEEP_EVERY	4		/* rewrites per page checked in order */
-#define LOOP_CHECK	16		/* the same of the looper */
+#define SWEEP_EVERY	4		/* writes per page checked in order */
 #define SPARE_MIB	24		/* for the kernel to go on with */
 #define IS_ZERO		(UINT64_C(1) << 63)	/* in a generation */
 
@@ -567,7 +566,7 @@ static void *loop_run(void *arg)
 		for (uint64_t i = 0; i < pace.batch; i++) {
 			loop_rewrite(at);
 			at = (at + 1) % loop.pages;
-			if (at % LOOP_CHECK)
+			if (at % SWEEP_EVERY)
 				continue;
 			loop_verify(sweep);
 			sweep = (sweep + 1) % loop.pages;
