@@ -103,17 +103,27 @@ static void put_page(struct stream_sink *s, int block, uint64_t page,
 			page * GW_PAGE_SIZE, data);
 }
 
-static int put_copy(struct stream_sink *s, int block, uint64_t page,
-		    const void *data, struct gw_error *err)
+/* A copy that is good until the next flush, @len at most a page. NULL: failed. */
+static const void *keep(struct stream_sink *s, const void *data, size_t len,
+			struct gw_error *err)
 {
 	void *copy;
 
-	/* The buffer is full no later than the writer, so that what it refers
-	 * to is never overwritten before it is out. */
-	if (s->used + GW_PAGE_SIZE > BUFFER && flush(s, err))
+	/* What the writer refers to must not be overwritten before it is out. */
+	if (s->used + len > BUFFER && flush(s, err))
+		return NULL;
+	copy = memcpy(s->buffer + s->used, data, len);
+	s->used += len;
+	return copy;
+}
+
+static int put_copy(struct stream_sink *s, int block, uint64_t page,
+		    const void *data, struct gw_error *err)
+{
+	const void *copy = keep(s, data, GW_PAGE_SIZE, err);
+
+	if (!copy)
 		return -s->w.err.code;
-	copy = memcpy(s->buffer + s->used, data, GW_PAGE_SIZE);
-	s->used += GW_PAGE_SIZE;
 	put_page(s, block, page, copy);
 	return 0;
 }
@@ -154,9 +164,14 @@ static int stream_delta(struct gw_sink *base, int block, uint64_t page,
 {
 	struct stream_sink *s = (struct stream_sink *)base;
 
+	const void *copy;
+
 	open_part(s);
+	copy = keep(s, delta, len, err);
+	if (!copy)
+		return -s->w.err.code;
 	gw_ram_put_delta(&s->w, &s->enc, s->d->table.entry[block].idstr,
-			 page * GW_PAGE_SIZE, delta, len);
+			 page * GW_PAGE_SIZE, copy, len);
 	return account(s, err);
 }
 

@@ -78,6 +78,10 @@ static int setup(struct gw_source *s, struct gw_error *err)
 
 	if (r)
 		return r;
+	if (s->c.params->xbzrle && !s->c.sink->ops->delta)
+		return gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
+				  "xbzrle: a sink '%s' takes whole pages only",
+				  s->c.sink->ops->name);
 	d->config.ignore_shared = d->config.mapped_ram = false;
 	s->now->total = d->table.total;
 	s->holes = true;
@@ -112,12 +116,52 @@ static int push(struct gw_source *s, struct gw_error *err)
 	return r ? r : gw_source_moved(s, t0, err);
 }
 
+/* Once there is something to compare with: page by page, in this thread. */
+static int encoded(struct gw_source *s, int block, uint64_t page,
+		   struct gw_error *err)
+{
+	struct gw_ramblock *b = &s->c.vm->ram.block[block];
+	uint8_t copy[GW_PAGE_SIZE], delta[GW_PAGE_SIZE];
+	struct gw_sink *sink = s->c.sink;
+	int t = s->image->of_ram[block], len;
+
+	switch (gw_encode_page(&s->encode, block, page,
+			       b->host + (page << GW_PAGE_BITS), copy, delta,
+			       &len)) {
+	case GW_ENCODED_SAME:
+		return 0;
+	case GW_ENCODED_ZERO:
+		s->now->duplicate++;
+		return sink->ops->zeros(sink, t, page, 1, err);
+	case GW_ENCODED_DELTA:
+		return sink->ops->delta(sink, t, page, delta, (uint16_t)len,
+					err);
+	default:
+		s->now->normal++;
+		return sink->ops->pages(sink, t, page, 1, copy, err);
+	}
+}
+
+static int encoded_pages(struct gw_source *s, int block, uint64_t first,
+			 uint32_t n, struct gw_error *err)
+{
+	int64_t t0 = gw_now_ns();
+	int r = 0;
+
+	gw_bitmap_set_range(&s->c.vm->ram.block[block].placed, first, n);
+	for (uint32_t i = 0; i < n && !r; i++)
+		r = encoded(s, block, first + i, err);
+	return r ? r : gw_source_moved(s, t0, err);
+}
+
 static int pages(struct gw_source *s, int block, uint64_t first, uint32_t n,
 		 struct gw_error *err)
 {
 	struct gw_image_source *im = s->image;
 	int r = 0;
 
+	if (s->encode.active)
+		return encoded_pages(s, block, first, n, err);
 	gw_bitmap_set_range(&s->c.vm->ram.block[block].placed, first, n);
 	if (im->n && (im->block != block || im->first + im->n != first ||
 		      im->n + n > LARGEST_RUN))

@@ -9,6 +9,7 @@
 #include "base/reader.h"
 #include "base/writer.h"
 #include "source/converge.h"
+#include "source/encode.h"
 #include "source/limit.h"
 #include "source/source.h"
 #include "wire/hello.h"
@@ -65,6 +66,9 @@ struct gw_source {
 	struct gw_writer out;
 	struct gw_reader in;
 	struct gw_ram_encoder encoder;
+	struct gw_encode encode;
+	uint8_t *stage; /* godwit.c: pages and deltas until the next flush */
+	size_t staged;
 	bool verify; /* one of the sides asked for it */
 	struct gw_limit limit;
 	bool holes;		/* say what became a hole since it was sent */

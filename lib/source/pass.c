@@ -54,6 +54,7 @@ int gw_source_moved(struct gw_source *s, int64_t since_ns,
 	int r;
 
 	s->now->transferred = s->to->nbytes(s);
+	gw_encode_stats(&s->encode, s->now);
 	r = throttle(s, s->now->transferred - before, err);
 	s->pass_bytes += s->now->transferred - before;
 	s->pass_ns += gw_now_ns() - since_ns;
@@ -113,6 +114,7 @@ static int send_hole(struct gw_source *s, int block, uint64_t at, uint64_t end,
 		for (uint64_t page = first; page < at; page++)
 			if (gw_bitmap_clear(&b->dirty, page))
 				s->now->remaining -= GW_PAGE_SIZE;
+		gw_encode_zeros(&s->encode, block, first, at - first);
 		r = s->to->zeros(s, block, first, at - first, err);
 	}
 	return r;
@@ -176,6 +178,7 @@ int gw_source_pass_part(struct gw_source *s, struct gw_error *err)
 	struct gw_vm *vm = s->c.vm;
 	int r = vm->info.direct_io ? vm->ops->drain(vm, err) : 0;
 
+	gw_encode_pass(&s->encode);
 	if (!r)
 		r = s->to->pass_begin(s, false, err);
 	return r ? r : gw_source_pass_send(s, false, err);

@@ -18,8 +18,11 @@ static void fill_hello(struct gw_source *s, struct gw_hello *h)
 	snprintf(h->machine, sizeof(h->machine), "%s", vm->info.machine);
 	snprintf(h->arch, sizeof(h->arch), "%s", vm->info.arch);
 	h->running = vm->info.running;
-	h->features = GW_FEATURE_VERIFY;
-	h->required = s->c.params->verify ? GW_FEATURE_VERIFY : 0;
+	h->features = GW_FEATURE_VERIFY | GW_FEATURE_XBZRLE;
+	if (s->c.params->verify)
+		h->required |= GW_FEATURE_VERIFY;
+	if (s->c.params->xbzrle)
+		h->required |= GW_FEATURE_XBZRLE;
 	h->page_bytes = GW_PAGE_SIZE;
 	h->ram = vm->ram; /* described only; never freed through here */
 }

@@ -46,6 +46,9 @@ static int setup(struct gw_source *s, struct gw_error *err)
 		r = gw_ram_map(&vm->ram, false, err);
 	if (!r)
 		r = s->to->setup(s, err);
+	if (!r)
+		r = gw_encode_init(&s->encode, s->c.params,
+				   s->c.params->channels, err);
 	if (!r && !s->c.stopped)
 		r = vm->ops->track(vm, s->c.params->tracker, &s->track, err);
 	if (r)
@@ -194,6 +197,8 @@ static void free_source(struct gw_source *s)
 	if (!s)
 		return;
 	gw_source_image_free(s);
+	gw_encode_fini(&s->encode);
+	free(s->stage);
 	gw_reader_fini(&s->in);
 	XXH3_freeState(s->device_hash);
 	free(s);

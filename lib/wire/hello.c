@@ -14,7 +14,12 @@
 static const struct {
 	const char *name;
 	unsigned int bit;
-} features[] = { { "verify", GW_FEATURE_VERIFY } };
+} features[] = { { "verify", GW_FEATURE_VERIFY },
+		 { "multifd", GW_FEATURE_MULTIFD },
+		 { "xbzrle", GW_FEATURE_XBZRLE },
+		 { "zlib", GW_FEATURE_ZLIB },
+		 { "zstd", GW_FEATURE_ZSTD },
+		 { "disks", GW_FEATURE_DISKS } };
 
 #define NFEATURES (sizeof(features) / sizeof(features[0]))
 
@@ -47,9 +52,18 @@ static json_t *pack_ram(const struct gw_ram *ram)
 	return a;
 }
 
+#define SESSION_DIGITS (2 * GW_HELLO_SESSION)
+
+static void put_session(const uint8_t *session, char *hex)
+{
+	for (size_t i = 0; i < GW_HELLO_SESSION; i++)
+		sprintf(hex + 2 * i, "%02x", session[i]);
+}
+
 int gw_hello_put(struct gw_writer *w, const struct gw_hello *h,
 		 struct gw_error *err)
 {
+	char session[SESSION_DIGITS + 1];
 	json_t *j = json_pack(
 		"{s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:i, s:o, s:o, s:o}",
 		"role", h->source ? "source" : "destination", "name", h->name,
@@ -59,8 +73,17 @@ int gw_hello_put(struct gw_writer *w, const struct gw_hello *h,
 		(int)h->page_bytes, "features", pack_features(h->features),
 		"required", pack_features(h->required), "ram",
 		pack_ram(&h->ram));
-	gw_autofree char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+	gw_autofree char *text = NULL;
 
+	put_session(h->session, session);
+	if (j && h->source) {
+		json_object_set_new(j, "channels", json_integer(h->channels));
+		json_object_set_new(j, "disks", json_integer(h->disks));
+	} else if (j) {
+		json_object_set_new(j, "session", json_string(session));
+	}
+	if (j)
+		text = json_dumps(j, JSON_COMPACT);
 	json_decref(j);
 	if (!text || strlen(text) > GW_HELLO_MAX_JSON)
 		return gw_fail(err, EINVAL,
@@ -160,6 +183,39 @@ static int get_ram(struct gw_reader *r, json_t *j, struct gw_ram *ram)
 	return 0;
 }
 
+/* Absent in version 0.1: zero. */
+static int get_count(struct gw_reader *r, json_t *j, const char *key,
+		     uint32_t *n)
+{
+	json_t *v = json_object_get(j, key);
+	json_int_t i = json_integer_value(v);
+
+	if (v && (!json_is_integer(v) || i < 0 ||
+		  i > GW_HELLO_MAX_CONNECTIONS))
+		return gw_read_fail(r, EPROTO,
+				    "the greeting's '%s' is not a number up to %u",
+				    key, GW_HELLO_MAX_CONNECTIONS);
+	*n = (uint32_t)i;
+	return 0;
+}
+
+static int get_session(struct gw_reader *r, json_t *j, uint8_t *session)
+{
+	json_t *v = json_object_get(j, "session");
+	const char *s = json_string_value(v);
+
+	if (!v)
+		return 0;
+	if (!s || json_string_length(v) != SESSION_DIGITS ||
+	    strspn(s, "0123456789abcdef") != SESSION_DIGITS)
+		return gw_read_fail(r, EPROTO,
+				    "the greeting's 'session' is not %u hexadecimal digits",
+				    SESSION_DIGITS);
+	for (size_t i = 0; i < GW_HELLO_SESSION; i++)
+		sscanf(s + 2 * i, "%2hhx", &session[i]);
+	return 0;
+}
+
 static int get_fields(struct gw_reader *r, json_t *j, struct gw_hello *h)
 {
 	char role[16];
@@ -172,7 +228,10 @@ static int get_fields(struct gw_reader *r, json_t *j, struct gw_hello *h)
 	    get_string(r, j, "machine", h->machine, sizeof(h->machine)) ||
 	    get_string(r, j, "arch", h->arch, sizeof(h->arch)) ||
 	    get_features(r, j, "features", false, &h->features) ||
-	    get_features(r, j, "required", true, &h->required))
+	    get_features(r, j, "required", true, &h->required) ||
+	    get_count(r, j, "channels", &h->channels) ||
+	    get_count(r, j, "disks", &h->disks) ||
+	    get_session(r, j, h->session))
 		return -r->err.code;
 	if (json_unpack(j, "{s:i, s:b, s?b}", "page-size", &page, "running",
 			&running, "probe", &probe) || page <= 0)

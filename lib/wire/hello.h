@@ -22,7 +22,15 @@
 #define GW_HELLO_MAX_JSON  65536u
 
 /* Features: used when both sides have them; bits are ours, names travel. */
-#define GW_FEATURE_VERIFY (1u << 0) /* "verify" */
+#define GW_FEATURE_VERIFY  (1u << 0) /* "verify" */
+#define GW_FEATURE_MULTIFD (1u << 1) /* "multifd": channels carry pages */
+#define GW_FEATURE_XBZRLE  (1u << 2) /* "xbzrle": records, delta packets */
+#define GW_FEATURE_ZLIB	   (1u << 3) /* "zlib": on channels */
+#define GW_FEATURE_ZSTD	   (1u << 4) /* "zstd": on channels */
+#define GW_FEATURE_DISKS   (1u << 5) /* "disks": copied by NBD */
+
+#define GW_HELLO_MAX_CONNECTIONS 128u
+#define GW_HELLO_SESSION	 16u /* bytes */
 
 struct gw_hello {
 	bool source;
@@ -33,6 +41,10 @@ struct gw_hello {
 	unsigned int required;	  /* this side cannot do without */
 	uint32_t page_bytes;	  /* GW_PAGE_SIZE */
 	struct gw_ram ram;	  /* idstr, used_length, page_size only */
+	/* source: further connections it is going to make: channels, then one
+	 * per disk (multifd.h: each begins with a hello of session and id) */
+	uint32_t channels, disks;
+	uint8_t session[GW_HELLO_SESSION]; /* destination: random */
 };
 
 void gw_hello_fini(struct gw_hello *h);

@@ -89,7 +89,9 @@ static int check_flags(struct gw_reader *r, uint32_t flags)
 	if (flags & GW_MULTIFD_DEVICE_STATE)
 		return gw_read_fail(r, ENOTSUP,
 				    "a multifd packet with device state (vfio): it cannot be carried");
-	if (flags & ~(uint32_t)(GW_MULTIFD_SYNC | GW_MULTIFD_COMPRESSION))
+	if (flags & ~(uint32_t)(GW_MULTIFD_SYNC | GW_MULTIFD_COMPRESSION |
+				GW_MULTIFD_DELTA) ||
+	    (flags & GW_MULTIFD_DELTA && flags != GW_MULTIFD_DELTA))
 		return gw_read_fail(r, EPROTO,
 				    "a multifd packet with unknown flags 0x%x",
 				    flags);
@@ -99,6 +101,16 @@ static int check_flags(struct gw_reader *r, uint32_t flags)
 				    "a multifd packet compressed by method 0x%x: set multifd-compression to none, zlib or zstd",
 				    method);
 	return 0;
+}
+
+static int check_deltas(struct gw_reader *r, const struct gw_multifd_packet *p)
+{
+	if (p->normal && !p->zero && p->payload >= 3 * p->normal &&
+	    p->payload <= (2 + GW_PAGE_SIZE) * p->normal)
+		return 0;
+	return gw_read_fail(r, EPROTO,
+			    "a multifd packet of %u deltas and %u zero pages with %u bytes of payload: 3 to %u per delta and no zero pages are possible",
+			    p->normal, p->zero, p->payload, 2 + GW_PAGE_SIZE);
 }
 
 static int check_counts(struct gw_reader *r, struct gw_multifd_packet *p,
@@ -112,6 +124,8 @@ static int check_counts(struct gw_reader *r, struct gw_multifd_packet *p,
 		return gw_read_fail(r, EPROTO,
 				    "a multifd packet of %u normal and %u zero pages with room for %u: at most %u are possible",
 				    p->normal, p->zero, room, GW_MULTIFD_PAGES);
+	if (p->flags & GW_MULTIFD_DELTA)
+		return check_deltas(r, p);
 	/* QEMU before 9.0 leaves payload and name as they were in the packet
 	 * before; nothing follows. */
 	if (p->flags & GW_MULTIFD_SYNC && !p->normal)

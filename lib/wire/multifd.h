@@ -4,7 +4,8 @@
  * of 64 bytes, then packets: a fixed header of 320 + 8 * 128 bytes, the offsets
  * of normal pages first, zero pages next, and the payload (page/inflate.h when
  * compressed). All pages of a packet are of one block. A packet with SYNC has
- * no pages (sources before QEMU 9.0: its pages come before the sync).
+ * no pages (sources before QEMU 9.0: its pages come before the sync). Two
+ * godwits also send differences this way: GW_MULTIFD_DELTA.
  */
 #ifndef GW_WIRE_MULTIFD_H
 #define GW_WIRE_MULTIFD_H
@@ -31,6 +32,14 @@ enum gw_multifd_flag {
 	GW_MULTIFD_ZSTD = 0x04,
 	GW_MULTIFD_COMPRESSION = 0x3e, /* mask */
 	GW_MULTIFD_DEVICE_STATE = 0x40, /* vfio: refused by name */
+	/*
+	 * Between two godwits with feature "xbzrle" only; a receiver of QEMU's
+	 * packets refuses it. `normal` pages, no zero pages, no compression;
+	 * the payload is one be16 per page, then for each page so many bytes:
+	 * an XBZRLE delta to what the receiver has there, or, if GW_PAGE_SIZE,
+	 * the page.
+	 */
+	GW_MULTIFD_DELTA = 0x80,
 };
 
 struct gw_multifd_hello {
@@ -57,7 +66,7 @@ void gw_multifd_put_packet(struct gw_writer *w,
  * Every field is checked that can be without a block table: counts, flags,
  * alignment of offsets, payload length (without compression normal * 4096,
  * else at most GW_MULTIFD_MAX_PAYLOAD, 0 exactly when there are no normal
- * pages). The caller checks offsets against the block's length. What sources
+ * pages; with DELTA 3 to 2 + 4096 bytes per page). The caller checks offsets against the block's length. What sources
  * before 9.0 leave in a SYNC without pages is cleared: no payload, no name.
  */
 int gw_multifd_get_packet(struct gw_reader *r,

@@ -220,7 +220,10 @@ static void packet_rejects(void)
 	packet_says(0, 4, 32, 2, "version 2");
 	packet_says(0, 8, 32, 0x40, "device state (vfio)");
 	packet_says(0, 8, 32, 0x41, "device state (vfio)");
-	packet_says(0, 8, 32, 0x80, "unknown flags 0x80");
+	packet_says(0, 8, 32, 0x80, "3 deltas and 2 zero pages");
+	packet_says(0, 8, 32, 0x81, "unknown flags 0x81");
+	packet_says(0, 8, 32, 0x84, "unknown flags 0x84");
+	packet_says(0, 8, 32, 0x100, "unknown flags 0x100");
 	packet_says(0, 8, 32, 0x80000000, "unknown flags");
 	packet_says(0, 8, 32, 0x08, "method 0x8");
 	packet_says(0, 8, 32, 0x06, "method 0x6");
@@ -262,6 +265,27 @@ static void packet_names_end(void)
 	make_good(0);
 	for (size_t cut = 0; cut < sizeof(raw); cut++)
 		CHECK(decode(&p, cut, NULL) == -ECONNRESET);
+}
+
+static void delta_lengths(void)
+{
+	static const struct {
+		uint32_t normal, payload;
+		bool good;
+	} t[] = { { 3, 9, true },	{ 3, 8, false },
+		  { 3, 3 * 4098, true }, { 3, 3 * 4098 + 1, false },
+		  { 0, 0, false },	{ 1, 3, true },
+		  { 128, 384, true },	{ 129, 400, false } };
+	struct gw_multifd_packet p;
+
+	for (size_t i = 0; i < sizeof(t) / sizeof(*t); i++) {
+		make_good(0);
+		gw_put_be32(raw + 8, GW_MULTIFD_DELTA);
+		gw_put_be32(raw + 16, t[i].normal);
+		gw_put_be32(raw + 20, t[i].payload);
+		gw_put_be32(raw + 32, 0);
+		CHECK(!decode(&p, sizeof(raw), NULL) == t[i].good);
+	}
 }
 
 /* QEMU before 9.0: stale length, name and offsets, and no payload behind. */
@@ -533,6 +557,7 @@ int main(void)
 	RUN(hello_rejects);
 	RUN(packet_rejects);
 	RUN(packet_names_end);
+	RUN(delta_lengths);
 	RUN(a_stale_sync_is_a_sync);
 	RUN(goldens_have_the_pattern);
 	RUN(captures_come_together);

@@ -397,13 +397,36 @@ static void hello_comes_back(void)
 	struct gw_reader r;
 
 	fill_hello(&h, true);
+	h.channels = 64;
+	h.disks = 2;
 	begin();
 	CHECK_OK(gw_hello_put(&sink.w, &h, &err), &err);
 	done(&r);
 	REQUIRE(!gw_hello_get(&r, &got));
 	CHECK(got.source && got.running && !got.probe);
+	CHECK(got.channels == 64 && got.disks == 2);
 	CHECK(!strcmp(got.machine, h.machine) && got.ram.nblocks == 2);
 	CHECK(got.ram.total == h.ram.total && got.features == h.features);
+	gw_hello_fini(&got);
+	gw_hello_fini(&h);
+}
+
+/* Only a destination says which session. */
+static void session_comes_back(void)
+{
+	struct gw_hello h, got;
+	struct gw_error err = { 0 };
+	struct gw_reader r;
+
+	fill_hello(&h, false);
+	for (unsigned int i = 0; i < sizeof(h.session); i++)
+		h.session[i] = (uint8_t)(0xf1 + 7 * i);
+	begin();
+	CHECK_OK(gw_hello_put(&sink.w, &h, &err), &err);
+	done(&r);
+	REQUIRE(!gw_hello_get(&r, &got));
+	CHECK(!got.source && !got.channels && !got.disks);
+	CHECK(!memcmp(got.session, h.session, sizeof(h.session)));
 	gw_hello_fini(&got);
 	gw_hello_fini(&h);
 }
@@ -606,6 +629,7 @@ int main(void)
 	RUN(records_are_bounded);
 	RUN(extents_are_checked);
 	RUN(hello_comes_back);
+	RUN(session_comes_back);
 	RUN(hello_names_the_difference);
 	RUN(devstream_finds_the_end);
 	RUN(devstream_survives_damage);
