@@ -13,7 +13,7 @@ XBZRLE with multifd), in turn, in one run. A move that takes longer than
 downtime is what each program accounts, gap is how long the guest's console was
 silent. Neither side limits the bandwidth while the VM stands. miss and encoding
 are of the whole move: pages not in the cache of all looked up, and bytes of
-pages per byte of their deltas. guest is what the guest wrote during the move in
+the others per byte that was sent for them. guest is what the guest wrote during the move in
 percent of what it wrote before, per second.
 """
 import argparse
@@ -83,7 +83,7 @@ def one_move(bench, options, own, how):
 def numbers(m):
     """Of one move, for the tables."""
     ram, c = m.raw["ram"], m.raw.get("xbzrle-cache") or {}
-    looked_up = sum(c.get(k, 0) for k in ("cache-miss", "pages", "overflow"))
+    looked_up = sum(c.get(k, 0) for k in ("cache-miss", "pages"))
     return {
         "completed": m.completed, "total-ms": m.total,
         "downtime-ms": m.downtime, "gap-ms": m.gap, "sent-bytes": m.sent,
