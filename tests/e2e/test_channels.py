@@ -540,3 +540,40 @@ def test_a_plain_qemu_loses_a_connection(nursery, which, cut):
         road.close()
     a.kill()
     b.kill()
+
+
+# --- between two godwits ------------------------------------------------------
+
+@pytest.mark.parametrize("xbzrle", [False, True], ids=["", "xbzrle"])
+@pytest.mark.parametrize("method", ["none", "zlib", "zstd", "auto"])
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_between_godwits(traveller, channels, method, xbzrle):
+    """--verify compares all of RAM each time."""
+    b = traveller.fresh()
+    options = ["--channels", str(channels), "--compress", method]
+    traveller.env.move(traveller.at, b, *options,
+                       *(["--xbzrle"] if xbzrle else []))
+    traveller.arrived(b)
+
+
+@pytest.mark.parametrize("uri", ["unix", "fault"])
+def test_channels_over(traveller, uri):
+    b = traveller.fresh()
+    at = {"unix": f"unix:{traveller.env.dir}/channels.sock",
+          "fault": "fault:short=1-30000,seed=5+tcp:127.0.0.1:0"}[uri]
+    traveller.env.move(traveller.at, b, "--channels", "3", uri=at)
+    traveller.arrived(b)
+
+
+def test_a_channel_that_is_cut_leaves_the_vm_here(env):
+    a = env.guest("a", append=BUSY)
+    b = env.guest("b", incoming=True, append=BUSY)
+    a.wait_tick(10)
+    rx, at = env.receive(b)
+    tx = env.migrate(a, "fault:cut-write=8M+" + at, "--channels", "2",
+                     "--idle-timeout", "10s")
+    assert tx.wait() == FAILED, tx.stderr()
+    assert rx.wait() != OK
+    assert "runs on here" in tx.stderr()
+    a.wait_more_ticks(5)
+    assert_one_story(a)
