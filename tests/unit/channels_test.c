@@ -393,6 +393,8 @@ static void play(unsigned int n, enum into into, bool old, uint64_t seed)
 		s[i].end = test_rand(&seed) % 2;
 	}
 	memset(model, 0, sizeof(model));
+	for (unsigned int i = 0; i < n; i++)
+		say_sync(&s[i], number++);
 	for (unsigned int k = 0; k < NPASSES; k++) {
 		if (k)
 			memcpy(model[k], model[k - 1], sizeof(model[k]));
@@ -401,6 +403,7 @@ static void play(unsigned int n, enum into into, bool old, uint64_t seed)
 	rig_start(&g);
 	for (unsigned int i = 0; i < n; i++)
 		CHECK(!pthread_create(&s[i].thread, NULL, speak, &s[i]));
+	CHECK_OK(gw_channels_sync(&g.c, &err), &err);
 	for (unsigned int k = 0; k < NPASSES; k++) {
 		CHECK_OK(gw_channels_hold(&g.c, &err), &err);
 		/* All of this pass, nothing of the next. */
@@ -702,7 +705,7 @@ static void a_channel_that_ends_early_or_says_no_sync(void)
 	say_sync(&s, 2);
 	rig_say(&g, 1, &s);
 	CHECK(gw_channels_sync(&g.c, &err) == -EPROTO);
-	CHECK(strstr(err.msg, "2 packets came over 2 channels, the last one is number 2"));
+	CHECK(strstr(err.msg, "of 2 channels has number 2"));
 	rig_fini(&g);
 	script_fini(&s);
 }
