@@ -210,7 +210,7 @@ def test_channels_into_a_file_that_a_plain_qemu_loads(nest, format, version,
     a = nest.source(version)
     multifd(a, 3, method, None)
     path = os.path.join(nest.env.dir, f"channels-{format}-{version}")
-    rx, at = nest.env.receive(None, TCP, "--to", path, "--format", format)
+    rx, at = nest.env.receive(path, TCP, "--format", format)
     halt(a)
     a.migrate(at, wait=False)
     assert rx.wait() == OK, rx.stderr()
