@@ -177,6 +177,10 @@ struct godwit_stats {
 	double xbzrle_encoding_rate;  /* last pass: bytes of pages per byte sent */
 	/* convergence */
 	uint32_t cpu_throttle_percentage; /* now; 0: not throttled */
+	/* disks; disk_total 0: none are copied */
+	uint64_t disk_total;	   /* to copy, with what the guest adds */
+	uint64_t disk_done;	   /* of it */
+	uint64_t disk_transferred; /* bytes sent for that */
 };
 
 /* Called at most ten times a second and at every change of status. */

@@ -14,6 +14,7 @@
 #include "control/params.h"
 #include "godwit.h"
 #include "image/peer_sink.h"
+#include "source/join.h"
 #include "source/native.h"
 #include "source/source.h"
 #include "vm/qemu/native.h"
@@ -188,11 +189,26 @@ static int check_native_params(const struct godwit_params *p,
 	return 0;
 }
 
+/* Their data needs a godwit there, and connections of their own. */
+static int check_disks(const struct godwit_params *p, const char *uri,
+		       struct gw_error *err)
+{
+	if (!strcmp(p->disks, "none"))
+		return 0;
+	if (p->to_qemu || p->native)
+		return gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
+				  "disks %s and %s exclude each other: the godwit at the destination takes the disks in",
+				  p->disks, p->native ? "native" : "to-qemu");
+	return gw_join_possible(uri, "disks", err);
+}
+
 static int check_migrate(struct godwit_op *op, const char *uri,
 			 struct gw_error *err)
 {
 	int r = gw_api_check_uri(uri, err);
 
+	if (!r)
+		r = check_disks(&op->params, uri, err);
 	if (r || !op->params.native)
 		return r ? r : op->vm->ops->check(op->vm, true, err);
 	r = check_native_params(&op->params, err);
@@ -203,6 +219,7 @@ int godwit_migrate(struct godwit_op *op, const char *uri,
 		   struct godwit_error *err)
 {
 	struct gw_source_config c = { .vm = op->vm,
+				      .uri = uri,
 				      .params = &op->params,
 				      .cancel = &op->cancel,
 				      .progress = &op->progress };

@@ -86,6 +86,7 @@ static int run_godwit(struct gw_accept *a, struct gw_chan *chan,
 {
 	struct gw_dest_config c = { .vm = a->vm,
 				    .chan = chan,
+				    .listener = a->listener,
 				    .params = a->params,
 				    .cancel = a->cancel,
 				    .progress = a->progress,

@@ -22,6 +22,10 @@ static void fill_hello(struct gw_dest *d, struct gw_hello *h)
 	snprintf(h->machine, sizeof(h->machine), "%s", vm->info.machine);
 	snprintf(h->arch, sizeof(h->arch), "%s", vm->info.arch);
 	h->features = GW_FEATURE_VERIFY;
+	if (vm->ops->disks && d->c.listener &&
+	    gw_listener_again(d->c.listener))
+		h->features |= GW_FEATURE_DISKS;
+	memcpy(h->session, d->session, sizeof(h->session));
 	h->required = d->c.params->verify ? GW_FEATURE_VERIFY : 0;
 	h->page_bytes = GW_PAGE_SIZE;
 	h->ram = vm->ram; /* described only; never freed through here */
@@ -40,6 +44,9 @@ static int greet(struct gw_dest *d, struct gw_error *err)
 		gw_error_prefix(err, "%s", d->c.chan->peer);
 		return r;
 	}
+	r = gw_join_session(d->session, err);
+	if (r)
+		return r;
 	fill_hello(d, &mine);
 	/* Ours goes out in any case: then both sides can say what differs. */
 	r = gw_hello_put(&d->out, &mine, err);
@@ -49,9 +56,24 @@ static int greet(struct gw_dest *d, struct gw_error *err)
 		gw_info("source is godwit %s, %s, VM '%s'", theirs.godwit,
 			theirs.vmm, theirs.name);
 	d->probe = theirs.probe;
+	d->ndisks = theirs.disks;
 	d->verify = (mine.required | theirs.required) & GW_FEATURE_VERIFY;
 	gw_hello_fini(&theirs);
 	return r || !d->probe ? r : -EAGAIN;
+}
+
+/* The connections that the source announced. */
+static int join(struct gw_dest *d, struct gw_error *err)
+{
+	d->join.listener = d->c.listener;
+	d->join.session = d->session;
+	d->join.n = d->first_disk + d->ndisks;
+	d->join.cancel = d->c.cancel;
+	if (!d->join.n)
+		return 0;
+	return gw_join_wait(&d->join,
+			    d->c.params->connect_timeout_ns / GW_NS_PER_MS,
+			    err);
 }
 
 int gw_dest_empty_ram(struct gw_ram *ram, struct gw_error *err)
@@ -75,6 +97,8 @@ static int setup(struct gw_dest *d, struct gw_error *err)
 		r = gw_ram_map(&vm->ram, true, err);
 	if (!r)
 		r = greet(d, err);
+	if (!r)
+		r = join(d, err);
 	if (r)
 		return r;
 	gw_pause_at(GW_PAUSE_DEST_SETUP);
@@ -126,7 +150,10 @@ static void say_where(struct gw_dest *d, struct gw_error *err, bool not_here)
 		return;
 	memcpy(why, err->msg, sizeof(why));
 	gw_fail_as(err, not_here ? err->fault : GW_FAULT_UNCERTAIN, err->code,
-		   "%.800s; the VM is the source's%s", why,
+		   "%.700s; the VM is the source's%s%s", why,
+		   gw_dest_disks_touched(d) ?
+			   " and what its disks hold here is worth nothing" :
+			   "",
 		   !not_here  ? " unless the QEMU here runs it: end that" :
 		   d->c.vm->info.waiting ?
 				", the QEMU here waits for another migration" :
@@ -156,6 +183,7 @@ static void fall_back(struct gw_dest *d, struct gw_error *err)
 	if (!d->source_owns && !d->stranger)
 		tell(d, err, not_here);
 	say_where(d, err, not_here);
+	gw_dest_disks_free(d);
 	gw_progress_status(d->c.progress, err->fault == GW_FAULT_CANCELLED ?
 						  GODWIT_STATUS_CANCELLED :
 						  GODWIT_STATUS_FAILED);
@@ -166,6 +194,8 @@ static void free_dest(struct gw_dest *d)
 	if (!d)
 		return;
 	gw_prepare_stop(&d->prepare);
+	gw_dest_disks_free(d);
+	gw_join_close(&d->join);
 	gw_reader_fini(&d->in);
 	XXH3_freeState(d->device_hash);
 	free(d->device);

@@ -32,6 +32,7 @@
 struct gw_dest_config {
 	struct gw_vm *vm;
 	struct gw_chan *chan; /* accepted; stays the caller's */
+	struct gw_listener *listener; /* further connections; NULL: none */
 	const struct godwit_params *params;
 	const struct gw_cancel *cancel; /* may be NULL */
 	struct gw_progress *progress;

@@ -9,6 +9,8 @@
 #include "base/reader.h"
 #include "base/writer.h"
 #include "dest/dest.h"
+#include "dest/disks.h"
+#include "dest/join.h"
 #include "dest/prepare.h"
 #include "wire/hello.h"
 #include "wire/ram.h"
@@ -46,6 +48,11 @@ struct gw_dest {
 	bool uncertain;	  /* READY was said and nobody answered */
 	bool source_owns; /* the source said that it keeps the VM */
 	uint64_t verified[GW_RAM_MAX_BLOCKS]; /* pages compared, per block */
+	/* further connections: those of disks, from number first_disk on */
+	struct gw_join join;
+	uint8_t session[GW_HELLO_SESSION];
+	uint32_t first_disk, ndisks;
+	struct gw_dest_disks *disks; /* NULL: none yet */
 	/* device state */
 	uint8_t *device;
 	size_t device_len, device_cap;

@@ -159,13 +159,24 @@ static int hole(struct gw_source *s, int block, uint64_t first, uint64_t n,
 static int setup(struct gw_source *s, struct gw_error *err)
 {
 	struct gw_hello theirs;
-	int r = gw_source_greet(s, false, &theirs, err);
+	int r = gw_source_disks_list(s, err);
 
+	if (!r)
+		r = gw_source_greet(s, false, &theirs, err);
 	if (r)
 		return r;
+	r = gw_source_disks_join(s, theirs.session, 0, err);
 	gw_hello_fini(&theirs);
 	s->holes = s->verify;
-	return 0;
+	return r;
+}
+
+/* Has the other side, the user or a copy of a disk given up? */
+static int check(struct gw_source *s, struct gw_error *err)
+{
+	int r = gw_source_peer_check(s, err);
+
+	return r ? r : gw_source_disks_check(s, err);
 }
 
 static int begin(struct gw_source *s, struct gw_error *err)
@@ -213,7 +224,7 @@ const struct gw_target_ops gw_target_godwit = {
 	.extents = extents,
 	.hole = hole,
 	.pass_end = pass_end,
-	.check = gw_source_peer_check,
+	.check = check,
 	.device = device,
 	.hand_over = gw_source_hand_over,
 	.tell = gw_source_peer_tell,

@@ -9,6 +9,7 @@
 #include "base/reader.h"
 #include "base/writer.h"
 #include "source/converge.h"
+#include "source/disks.h"
 #include "source/limit.h"
 #include "source/source.h"
 #include "wire/hello.h"
@@ -19,6 +20,7 @@
 #include "base/log.h"
 
 struct gw_source;
+struct gw_source_disks;
 
 /*
  * Where the VM goes: another godwit (godwit.c) or an image sink (image.c).
@@ -67,6 +69,7 @@ struct gw_source {
 	struct gw_ram_encoder encoder;
 	bool verify; /* one of the sides asked for it */
 	struct gw_limit limit;
+	struct gw_source_disks *disks; /* NULL: none are copied */
 	bool holes;		/* say what became a hole since it was sent */
 	struct gw_image_source *image; /* owned by image.c */
 	bool in_section;	/* between a section's header and its EOS */

@@ -196,7 +196,7 @@ static bool is_ours(const char *name)
 	static const char *const files[] = { "vm.json",	    "monitors.cfg",
 					     "qmp.sock",    "status.sock",
 					     "agent.sock",  "move.lock",
-					     "handover.json" };
+					     "handover.json", "nbd.sock" };
 
 	for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) {
 		size_t n = strlen(files[i]), all = strlen(name);
