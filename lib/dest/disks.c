@@ -60,7 +60,7 @@ static int wait_now(struct gw_dest *d, struct gw_chan *chan,
 
 static int connect_disk(struct gw_dest *d, uint32_t i, struct gw_error *err)
 {
-	struct gw_chan **net = &d->join.chan[d->first_disk + i], *local;
+	struct gw_chan **net = &d->join.chan[d->nchannels + i], *local;
 	int64_t idle_ms = d->c.params->idle_timeout_ns / GW_NS_PER_MS;
 	int r, fd;
 

@@ -74,6 +74,7 @@ int gw_source_last_scan(struct gw_source *s, struct gw_error *err)
 		return 0;
 	s->now->pass++;
 	r = gw_source_pass_scan(s, err);
+	gw_encode_pass(&s->encode);
 	if (!r)
 		r = s->to->pass_begin(s, true, err);
 	return r || !s->holes ? r : gw_source_pass_holes(s, err);

@@ -54,12 +54,21 @@ int gw_source_moved(struct gw_source *s, int64_t since_ns,
 	int r;
 
 	s->now->transferred = s->to->nbytes(s);
+	gw_encode_stats(&s->encode, s->now);
 	r = throttle(s, s->now->transferred - before, err);
 	s->pass_bytes += s->now->transferred - before;
 	s->pass_ns += gw_now_ns() - since_ns;
 	if (!r)
 		r = s->to->check(s, err);
 	gw_progress_tick(s->c.progress);
+	return r;
+}
+
+int gw_source_tick(struct gw_source *s, struct gw_error *err)
+{
+	int r = gw_source_moved(s, s->tick_ns, err);
+
+	s->tick_ns = gw_now_ns();
 	return r;
 }
 
@@ -113,6 +122,7 @@ static int send_hole(struct gw_source *s, int block, uint64_t at, uint64_t end,
 		for (uint64_t page = first; page < at; page++)
 			if (gw_bitmap_clear(&b->dirty, page))
 				s->now->remaining -= GW_PAGE_SIZE;
+		gw_encode_zeros(&s->encode, block, first, at - first);
 		r = s->to->zeros(s, block, first, at - first, err);
 	}
 	return r;
@@ -161,6 +171,7 @@ int gw_source_pass_send(struct gw_source *s, bool last, struct gw_error *err)
 
 	s->pass_bytes = 0;
 	s->pass_ns = 0;
+	s->tick_ns = gw_now_ns();
 	for (int i = 0; i < s->c.vm->ram.nblocks && !r; i++)
 		r = send_block(s, i, err);
 	if (!r)
@@ -176,6 +187,7 @@ int gw_source_pass_part(struct gw_source *s, struct gw_error *err)
 	struct gw_vm *vm = s->c.vm;
 	int r = vm->info.direct_io ? vm->ops->drain(vm, err) : 0;
 
+	gw_encode_pass(&s->encode);
 	if (!r)
 		r = s->to->pass_begin(s, false, err);
 	return r ? r : gw_source_pass_send(s, false, err);
