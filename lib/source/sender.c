@@ -471,6 +471,8 @@ void gw_senders_stop(struct gw_senders *ss)
 {
 	if (!ss)
 		return;
+	if (ss->plan.choose)
+		gw_info("compress auto: %s", ss->s->now->compress_why);
 	for (unsigned int i = 0; ss->sender && i < ss->plan.n; i++)
 		if (ss->sender[i].chan)
 			gw_chan_shutdown(ss->sender[i].chan);
