@@ -177,6 +177,7 @@ struct godwit_stats {
 	double xbzrle_encoding_rate;  /* last pass: bytes of pages per byte sent */
 	/* convergence */
 	uint32_t cpu_throttle_percentage; /* now; 0: not throttled */
+	uint32_t cpu_throttle_most;	  /* the most that it was */
 };
 
 /* Called at most ten times a second and at every change of status. */
@@ -212,6 +213,14 @@ GODWIT_API void godwit_op_free(struct godwit_op *op);
 /* Any thread, also a signal handler. Before the hand-over the VM goes on at
  * the source; afterwards it is too late and nothing happens. */
 GODWIT_API void godwit_op_cancel(struct godwit_op *op);
+
+/*
+ * Change the parameter @name of an operation, also while it runs; any thread.
+ * @value as on the command line, "64M". Of those that cannot change any more
+ * (godwit(1) names the ones that can) -EBUSY.
+ */
+GODWIT_API int godwit_op_set(struct godwit_op *op, const char *name,
+			     const char *value, struct godwit_error *err);
 
 /*
  * Live-migrate to the godwit that listens at @uri, with the parameter `native`

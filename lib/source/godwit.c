@@ -1,26 +1,29 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * godwit.c - the VM goes to another godwit: greeting, then `ram` sections with
- * records between them, over one channel. What is said besides RAM is in
- * peer.c, the end in handover.c.
+ * records between them, over one channel; with channels (sender.h) the pages go
+ * over those. What is said besides RAM is in peer.c, the end in handover.c.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/pause.h"
 #include "page/hash.h"
-#include "page/zero.h"
 #include "ram/extents.h"
-#include "source/internal.h"
+#include "source/sender.h"
 #include "wire/section.h"
 
 #define RAM_SECTION_ID 1u
+#define RUN_PAGES      64 /* at most, from the bitmaps */
+#define STAGE	       (2 * RUN_PAGES * GW_PAGE_SIZE)
 
 /* --- the channel --------------------------------------------------------- */
 
 static uint64_t nbytes(struct gw_source *s)
 {
-	return gw_chan_bytes_written(s->c.chan);
+	return gw_chan_bytes_written(s->c.chan) +
+	       gw_senders_nbytes(s->senders);
 }
 
 /* The last word before an answer, which may be here before we look. */
@@ -42,6 +45,7 @@ int gw_source_flush(struct gw_source *s, struct gw_error *err)
 		gw_source_peer_reason(s, err);
 		return -err->code;
 	}
+	s->staged = 0;
 	return gw_source_moved(s, t0, err);
 }
 
@@ -75,42 +79,78 @@ static int pass_begin(struct gw_source *s, bool last, struct gw_error *err)
 		       err);
 }
 
+/* A channel broke: the reason may wait on the main one. */
+static int channels(struct gw_source *s, int r, struct gw_error *err)
+{
+	if (r)
+		gw_source_peer_reason(s, err);
+	return r ? -err->code : 0;
+}
+
 static int pass_end(struct gw_source *s, bool last, struct gw_error *err)
 {
+	int r = s->senders ? channels(s, gw_senders_sync(s, err), err) : 0;
+
+	if (r)
+		return r;
+	if (s->senders)
+		gw_ram_put_flush(&s->out);
 	gw_source_section_end(s);
 	return gw_source_flush(s, err);
 }
 
 /* --- pages --------------------------------------------------------------- */
 
-static void put_page(struct gw_source *s, struct gw_ramblock *b, uint64_t page)
+/*
+ * A running guest may change the page between the test and the write to the
+ * channel: then it is dirty again and will be sent again. What the cache
+ * knows goes out from the stage, as it was copied.
+ */
+static void put_page(struct gw_source *s, int block, uint64_t page)
 {
+	struct gw_ramblock *b = &s->c.vm->ram.block[block];
 	uint64_t addr = page << GW_PAGE_BITS;
+	uint8_t *copy = s->stage + s->staged, delta[GW_PAGE_SIZE];
 	const uint8_t *p = b->host + addr;
+	enum gw_encoded what;
+	int len;
 
-	/*
-	 * A running guest may change the page between the test and the write
-	 * to the channel: then it is dirty again and will be sent again.
-	 */
-	if (gw_page_is_zero(p)) {
+	what = gw_encode_page(&s->encode, block, page, p, copy, delta, &len);
+	if (s->verify && what != GW_ENCODED_ZERO)
+		gw_bitmap_set(&b->placed, page);
+	switch (what) {
+	case GW_ENCODED_ZERO:
 		gw_ram_put_zero(&s->out, &s->encoder, b->idstr, addr);
 		s->now->duplicate++;
-	} else {
+		break;
+	case GW_ENCODED_SAME:
+		break;
+	case GW_ENCODED_DELTA:
+		gw_ram_put_delta(&s->out, &s->encoder, b->idstr, addr,
+				 memcpy(copy, delta, (size_t)len),
+				 (uint16_t)len);
+		s->staged += (size_t)len;
+		break;
+	case GW_ENCODED_COPY:
+	case GW_ENCODED_OVERFLOW:
+		s->staged += GW_PAGE_SIZE;
+		p = copy;
+		/* fall through */
+	case GW_ENCODED_WHOLE:
 		gw_ram_put_page(&s->out, &s->encoder, b->idstr, addr, p);
 		s->now->normal++;
-		if (s->verify)
-			gw_bitmap_set(&b->placed, page);
 	}
 }
 
-/* A run is at most 64 pages: flush before the iovecs are full, so that
- * limiter, cancel and the peer are looked at. */
+/* A run is at most 64 pages: flush before the iovecs or the stage are full, so
+ * that limiter, cancel and the peer are looked at. */
 static int flush_if_full(struct gw_source *s, struct gw_error *err)
 {
 	int r;
 
-	if (s->out.niov <= GW_WRITER_IOV - 2 * 64 - 2 &&
-	    s->out.used <= GW_WRITER_HEAD / 2)
+	if (s->out.niov <= GW_WRITER_IOV - 2 * RUN_PAGES - 2 &&
+	    s->out.used <= GW_WRITER_HEAD / 2 &&
+	    s->staged <= STAGE - RUN_PAGES * GW_PAGE_SIZE)
 		return 0;
 	r = gw_source_flush(s, err);
 	if (!r)
@@ -121,10 +161,15 @@ static int flush_if_full(struct gw_source *s, struct gw_error *err)
 static int pages(struct gw_source *s, int block, uint64_t first, uint32_t n,
 		 struct gw_error *err)
 {
-	struct gw_ramblock *b = &s->c.vm->ram.block[block];
+	int r;
 
+	if (s->senders) {
+		r = gw_senders_add(s, block, first, n, false, err);
+		gw_pause_at(GW_PAUSE_SOURCE_BULK);
+		return channels(s, r, err);
+	}
 	for (uint32_t i = 0; i < n; i++)
-		put_page(s, b, first + i);
+		put_page(s, block, first + i);
 	return flush_if_full(s, err);
 }
 
@@ -133,6 +178,9 @@ static int zeros(struct gw_source *s, int block, uint64_t first, uint64_t n,
 {
 	struct gw_ramblock *b = &s->c.vm->ram.block[block];
 
+	if (s->senders)
+		return channels(s, gw_senders_add(s, block, first, n, true, err),
+				err);
 	for (uint64_t page = first; page < first + n; page++)
 		gw_ram_put_zero(&s->out, &s->encoder, b->idstr,
 				page << GW_PAGE_BITS);
@@ -156,6 +204,22 @@ static int hole(struct gw_source *s, int block, uint64_t first, uint64_t n,
 
 /* --- setup ---------------------------------------------------------------- */
 
+static int open_channels(struct gw_source *s, const uint8_t *session,
+			 struct gw_error *err)
+{
+	const struct godwit_params *p = s->c.params;
+	struct gw_senders_plan plan = { .n = gw_source_channels(p),
+					.session = session,
+					.level = p->compress_level,
+					.choose = !strcmp(p->compress, "auto"),
+					.encode = true,
+					.placed = s->verify };
+
+	if (strcmp(p->compress, "none"))
+		plan.method = plan.choose ? "zstd" : p->compress;
+	return plan.n ? channels(s, gw_senders_start(s, &plan, err), err) : 0;
+}
+
 static int setup(struct gw_source *s, struct gw_error *err)
 {
 	struct gw_hello theirs;
@@ -165,7 +229,13 @@ static int setup(struct gw_source *s, struct gw_error *err)
 		return r;
 	gw_hello_fini(&theirs);
 	s->holes = s->verify;
-	return 0;
+	r = open_channels(s, theirs.session, err);
+	if (r)
+		return r;
+	s->stage = malloc(STAGE);
+	return s->stage ? 0 :
+			  gw_fail(err, ENOMEM,
+				  "no memory for %u bytes of pages", STAGE);
 }
 
 static int begin(struct gw_source *s, struct gw_error *err)

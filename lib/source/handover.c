@@ -60,6 +60,7 @@ int gw_source_stop_vm(struct gw_source *s, struct gw_error *err)
 		return r;
 	s->stopped_ns = vm->stopped_ns ? vm->stopped_ns : gw_now_ns();
 	s->unlimited = true;
+	gw_source_unthrottle(s); /* wherever it goes on, at full speed */
 	gw_pause_at(GW_PAUSE_SOURCE_STOPPED);
 	return 0;
 }
@@ -73,6 +74,7 @@ int gw_source_last_scan(struct gw_source *s, struct gw_error *err)
 		return 0;
 	s->now->pass++;
 	r = gw_source_pass_scan(s, err);
+	gw_encode_pass(&s->encode);
 	if (!r)
 		r = s->to->pass_begin(s, true, err);
 	return r || !s->holes ? r : gw_source_pass_holes(s, err);
@@ -125,7 +127,7 @@ static int send_go(struct gw_source *s, struct gw_error *err)
 	s->c.chan->cancel = NULL; /* too late for that */
 	r = gw_write_flush(&s->out, err);
 	s->go_sent = !r;
-	s->now->transferred = gw_chan_bytes_written(s->c.chan);
+	s->now->transferred = s->to->nbytes(s);
 	GW_TRACE1(go, r);
 	return r;
 }

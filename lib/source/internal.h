@@ -9,6 +9,7 @@
 #include "base/reader.h"
 #include "base/writer.h"
 #include "source/converge.h"
+#include "source/encode.h"
 #include "source/limit.h"
 #include "source/source.h"
 #include "wire/hello.h"
@@ -19,6 +20,7 @@
 #include "base/log.h"
 
 struct gw_source;
+struct gw_senders;
 
 /*
  * Where the VM goes: another godwit (godwit.c) or an image sink (image.c).
@@ -65,10 +67,17 @@ struct gw_source {
 	struct gw_writer out;
 	struct gw_reader in;
 	struct gw_ram_encoder encoder;
+	struct gw_encode encode;
+	uint8_t *stage; /* godwit.c: pages and deltas until the next flush */
+	size_t staged;
 	bool verify; /* one of the sides asked for it */
 	struct gw_limit limit;
+	struct gw_converge converge;
+	char throttle_why[256]; /* why the vCPUs cannot be slowed, or "" */
 	bool holes;		/* say what became a hole since it was sent */
 	struct gw_image_source *image; /* owned by image.c */
+	struct gw_senders *senders; /* sender.h; NULL: no channels */
+	unsigned int features;	/* of godwit's greeting: both sides have them */
 	bool in_section;	/* between a section's header and its EOS */
 	bool unlimited;		/* the VM stands: no limiter any more */
 	bool complete;		/* all that makes up the VM has left us */
@@ -82,6 +91,8 @@ struct gw_source {
 	/* bytes and time of the current pass */
 	uint64_t pass_bytes;
 	int64_t pass_ns;
+	int64_t tick_ns; /* up to when other threads' work was accounted for */
+	uint64_t pass_ram; /* of guest memory that it had to send */
 };
 
 /* pass.c */
@@ -97,6 +108,16 @@ int gw_source_pass_pace(struct gw_source *s, struct gw_error *err);
  * limit, look at the peer. */
 int gw_source_moved(struct gw_source *s, int64_t since_ns,
 		    struct gw_error *err);
+/* The same while other threads write: all time since the last call counts. */
+int gw_source_tick(struct gw_source *s, struct gw_error *err);
+
+/* throttle.c: as s->converge has it, or not at all; no failure of the
+ * migration */
+void gw_source_throttle(struct gw_source *s);
+void gw_source_unthrottle(struct gw_source *s);
+
+/* advice.c: it does not converge; why, and what would help */
+int gw_source_give_up(struct gw_source *s, struct gw_error *err);
 
 /* godwit.c */
 int gw_source_flush(struct gw_source *s, struct gw_error *err);

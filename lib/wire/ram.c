@@ -60,12 +60,17 @@ void gw_ram_put_delta(struct gw_writer *w, struct gw_ram_encoder *e,
 	put_header(w, e, idstr, addr, GW_RAM_FLAG_XBZRLE);
 	gw_write_u8(w, GW_RAM_XBZRLE);
 	gw_write_be16(w, len);
-	gw_write_bytes(w, delta, len);
+	gw_write_ref(w, delta, len);
 }
 
 void gw_ram_put_eos(struct gw_writer *w)
 {
 	gw_write_be64(w, GW_RAM_FLAG_EOS);
+}
+
+void gw_ram_put_flush(struct gw_writer *w)
+{
+	gw_write_be64(w, GW_RAM_FLAG_MULTIFD_FLUSH);
 }
 
 void gw_ram_decoder_init(struct gw_ram_decoder *d, bool ignore_shared)

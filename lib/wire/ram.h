@@ -37,8 +37,7 @@ void gw_ram_put_entry(struct gw_writer *w, const char *idstr,
 void gw_ram_put_table(struct gw_writer *w, const struct gw_ram *ram);
 
 /* Page records. @idstr is compared by address, so it is one pointer per block
- * for the life of @e. @page is referenced until the next flush, @delta is
- * copied. */
+ * for the life of @e. @page and @delta are referenced until the next flush. */
 void gw_ram_put_page(struct gw_writer *w, struct gw_ram_encoder *e,
 		     const char *idstr, uint64_t addr, const void *page);
 void gw_ram_put_zero(struct gw_writer *w, struct gw_ram_encoder *e,
@@ -47,6 +46,8 @@ void gw_ram_put_delta(struct gw_writer *w, struct gw_ram_encoder *e,
 		      const char *idstr, uint64_t addr, const void *delta,
 		      uint16_t len);
 void gw_ram_put_eos(struct gw_writer *w);
+/* MULTIFD_FLUSH: here the receiver waits for a SYNC of every channel. */
+void gw_ram_put_flush(struct gw_writer *w);
 
 /* --- decode --- */
 

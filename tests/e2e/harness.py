@@ -24,7 +24,7 @@ GODWIT = os.path.join(BUILD, "cli", "godwit")
 GUEST = os.path.join(DEPS, "guest")
 BOOT_S = 120  # until the first tick, on a busy machine
 TICK = re.compile(r"^tick (\d+) (\d+) sum=([0-9a-f]{16}) dirty=(\d+) "
-                  r"direct=(\d+) bad=(\d+)$")
+                  r"direct=(\d+) bad=(\d+)(?: loop=(\d+))?$")
 
 # Exit codes of godwit (docs/man/godwit.1.scd).
 OK, FAILED, USAGE, INPUT, VERIFY, CONVERGE, REFUSED, CANCELLED, UNCERTAIN = \
@@ -64,6 +64,7 @@ class Tick:
         self.n, self.ms = int(match[1]), int(match[2])
         self.sum = match[3]
         self.dirty, self.direct, self.bad = (int(match[i]) for i in (4, 5, 6))
+        self.loop = int(match[7] or 0)
 
     def __repr__(self):
         return f"tick {self.n} bad={self.bad}"
@@ -430,7 +431,8 @@ def assert_one_story(*guests):
     ticks = [Tick(TICK.match(x)) for x in lines[first:]]
     for a, b in zip(ticks, ticks[1:]):
         assert b.n == a.n + 1 and b.ms >= a.ms and b.sum == a.sum and \
-            b.dirty >= a.dirty and b.direct >= a.direct, (a, b)
+            b.dirty >= a.dirty and b.direct >= a.direct and \
+            b.loop >= a.loop, (a, b)
     assert ticks[-1].bad == 0
     return ticks
 

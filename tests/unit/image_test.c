@@ -163,6 +163,7 @@ static void put_delta(struct file *f, int b, uint64_t page)
 	len = encode(was, p, delta);
 	CHECK(gw_diff_delta(was, p) == len);
 	gw_ram_put_delta(&f->w, &f->e, names[b], page * 4096, delta, len);
+	CHECK(!gw_write_flush(&f->w, NULL)); /* it refers to our delta */
 	seen[b][page] = true;
 }
 
