@@ -14,6 +14,8 @@
 #include "control/params.h"
 #include "godwit.h"
 #include "image/peer_sink.h"
+#include "page/deflate.h"
+#include "source/join.h"
 #include "source/native.h"
 #include "source/source.h"
 #include "vm/qemu/native.h"
@@ -165,7 +167,8 @@ static int migrate_to_qemu(struct gw_source_config *c, struct gw_error *err)
 	if (c->params->verify)
 		return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
 				  "a plain QEMU cannot compare hashes: --verify and --to-qemu exclude each other");
-	c->sink = gw_sink_peer(c->chan, c->params, c->cancel, err);
+	c->sink = gw_sink_peer(c->chan, gw_source_channels(c->params) > 0,
+			       c->params, c->cancel, err);
 	c->chan = NULL; /* the sink's now */
 	if (!c->sink)
 		return -err->code;
@@ -188,11 +191,39 @@ static int check_native_params(const struct godwit_params *p,
 	return 0;
 }
 
+/* Is what is asked for possible together, and there? */
+static int check_channels(const struct godwit_params *p, const char *uri,
+			  struct gw_error *err)
+{
+	bool compress = strcmp(p->compress, "none"), fixed;
+	int r;
+
+	if (!gw_source_channels(p))
+		return 0;
+	fixed = compress && strcmp(p->compress, "auto");
+	if (p->native)
+		return gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
+				  "native and %s exclude each other: QEMU sends the memory by itself, over one connection",
+				  compress ? "compress" : "channels");
+	if (p->to_qemu && p->xbzrle)
+		return gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
+				  "to-qemu: QEMU has xbzrle or channels (multifd, which compress needs too), not both: leave one out, or move to a godwit");
+	if (p->to_qemu && compress && !fixed)
+		return gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
+				  "to-qemu: compress auto needs a godwit there: QEMU takes the one method that its multifd-compression says");
+	r = fixed ? gw_deflate_check(p->compress, p->compress_level, err) : 0;
+	return r ? r :
+		   gw_join_possible(uri, compress ? "compress" : "channels",
+				    err);
+}
+
 static int check_migrate(struct godwit_op *op, const char *uri,
 			 struct gw_error *err)
 {
 	int r = gw_api_check_uri(uri, err);
 
+	if (!r)
+		r = check_channels(&op->params, uri, err);
 	if (r || !op->params.native)
 		return r ? r : op->vm->ops->check(op->vm, true, err);
 	r = check_native_params(&op->params, err);
@@ -203,6 +234,7 @@ int godwit_migrate(struct godwit_op *op, const char *uri,
 		   struct godwit_error *err)
 {
 	struct gw_source_config c = { .vm = op->vm,
+				      .uri = uri,
 				      .params = &op->params,
 				      .cancel = &op->cancel,
 				      .progress = &op->progress };

@@ -20,6 +20,7 @@
 #include "base/log.h"
 
 struct gw_source;
+struct gw_senders;
 
 /*
  * Where the VM goes: another godwit (godwit.c) or an image sink (image.c).
@@ -73,6 +74,8 @@ struct gw_source {
 	struct gw_limit limit;
 	bool holes;		/* say what became a hole since it was sent */
 	struct gw_image_source *image; /* owned by image.c */
+	struct gw_senders *senders; /* sender.h; NULL: no channels */
+	unsigned int features;	/* of godwit's greeting: both sides have them */
 	bool in_section;	/* between a section's header and its EOS */
 	bool unlimited;		/* the VM stands: no limiter any more */
 	bool complete;		/* all that makes up the VM has left us */
@@ -86,6 +89,7 @@ struct gw_source {
 	/* bytes and time of the current pass */
 	uint64_t pass_bytes;
 	int64_t pass_ns;
+	int64_t tick_ns; /* up to when other threads' work was accounted for */
 };
 
 /* pass.c */
@@ -101,6 +105,8 @@ int gw_source_pass_pace(struct gw_source *s, struct gw_error *err);
  * limit, look at the peer. */
 int gw_source_moved(struct gw_source *s, int64_t since_ns,
 		    struct gw_error *err);
+/* The same while other threads write: all time since the last call counts. */
+int gw_source_tick(struct gw_source *s, struct gw_error *err);
 
 /* godwit.c */
 int gw_source_flush(struct gw_source *s, struct gw_error *err);

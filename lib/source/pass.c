@@ -64,6 +64,14 @@ int gw_source_moved(struct gw_source *s, int64_t since_ns,
 	return r;
 }
 
+int gw_source_tick(struct gw_source *s, struct gw_error *err)
+{
+	int r = gw_source_moved(s, s->tick_ns, err);
+
+	s->tick_ns = gw_now_ns();
+	return r;
+}
+
 int gw_source_pass_scan(struct gw_source *s, struct gw_error *err)
 {
 	int r = gw_track_scan(s->track, err);
@@ -163,6 +171,7 @@ int gw_source_pass_send(struct gw_source *s, bool last, struct gw_error *err)
 
 	s->pass_bytes = 0;
 	s->pass_ns = 0;
+	s->tick_ns = gw_now_ns();
 	for (int i = 0; i < s->c.vm->ram.nblocks && !r; i++)
 		r = send_block(s, i, err);
 	if (!r)

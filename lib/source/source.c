@@ -9,7 +9,7 @@
 #include "base/pause.h"
 #include "base/trace.h"
 #include "base/units.h"
-#include "source/internal.h"
+#include "source/sender.h"
 
 #define READ_BUFFER 16384
 
@@ -48,7 +48,7 @@ static int setup(struct gw_source *s, struct gw_error *err)
 		r = s->to->setup(s, err);
 	if (!r)
 		r = gw_encode_init(&s->encode, s->c.params,
-				   s->c.params->channels, err);
+				   gw_source_channels(s->c.params), err);
 	if (!r && !s->c.stopped)
 		r = vm->ops->track(vm, s->c.params->tracker, &s->track, err);
 	if (r)
@@ -196,12 +196,18 @@ static void free_source(struct gw_source *s)
 {
 	if (!s)
 		return;
+	gw_senders_stop(s->senders);
 	gw_source_image_free(s);
 	gw_encode_fini(&s->encode);
 	free(s->stage);
 	gw_reader_fini(&s->in);
 	XXH3_freeState(s->device_hash);
 	free(s);
+}
+
+uint32_t gw_source_channels(const struct godwit_params *p)
+{
+	return !p->channels && strcmp(p->compress, "none") ? 1 : p->channels;
 }
 
 /* What a connection to another godwit needs. */

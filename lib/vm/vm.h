@@ -32,6 +32,7 @@ struct gw_vm_info {
 	char vmm[64];	  /* "QEMU 10.0.2" */
 	char machine[64]; /* canonical machine type, "pc-i440fx-10.0" */
 	char arch[32];	  /* "x86_64" */
+	uint8_t uuid[16]; /* zeros: none */
 	bool running;	  /* vCPUs run now (false: paused) */
 	bool waiting;	  /* waits for an incoming migration */
 	bool direct_io;	  /* a disk pins guest pages: drain after each scan */

@@ -117,6 +117,29 @@ static int read_machine(struct gw_qemu *q, struct gw_error *err)
 	return 0;
 }
 
+static int read_uuid(struct gw_qemu *q, struct gw_error *err)
+{
+	json_t *v = gw_qmp_cmd(q->qmp, GW_QMP_TIMEOUT_MS, err, "query-uuid",
+			       NULL);
+	const char *s = json_string_value(json_object_get(v, "UUID"));
+	size_t n = 0;
+
+	if (!v)
+		return -EREMOTEIO;
+	for (; s && *s && n < sizeof(q->vm.info.uuid); s += *s == '-')
+		if (sscanf(s, "%2hhx", &q->vm.info.uuid[n]) == 1 && s[1]) {
+			n++;
+			s += 2;
+		} else {
+			break;
+		}
+	json_decref(v);
+	return n == sizeof(q->vm.info.uuid) ?
+		       0 :
+		       gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+				  "QEMU's answer to query-uuid has no UUID");
+}
+
 static int describe(struct gw_qemu *q, struct gw_error *err)
 {
 	const struct gw_qmp_version *v = gw_qmp_version(q->qmp);
@@ -132,6 +155,8 @@ static int describe(struct gw_qemu *q, struct gw_error *err)
 				  "%s is too old, 7.2 is the first that can be moved",
 				  q->vm.info.vmm);
 	r = read_machine(q, err);
+	if (!r)
+		r = read_uuid(q, err);
 	if (!r)
 		r = gw_qemu_status(q, status, err);
 	if (r)
