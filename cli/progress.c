@@ -24,7 +24,7 @@ void cli_progress_init(struct cli_progress *p, bool json, bool quiet)
 
 static void format(const struct godwit_stats *s, char *line, size_t len)
 {
-	char sent[32], rate[32], dirty[32], left[32], eta[32];
+	char sent[32], rate[32], dirty[32], left[32], eta[32], slow[32] = "";
 
 	gw_format_size(sent, sizeof(sent), s->transferred);
 	gw_format_size(rate, sizeof(rate), s->bandwidth);
@@ -37,10 +37,13 @@ static void format(const struct godwit_stats *s, char *line, size_t len)
 		gw_format_time(eta, sizeof(eta), s->eta_ns);
 	else
 		strcpy(eta, "?");
+	if (s->cpu_throttle_percentage)
+		snprintf(slow, sizeof(slow), "  throttled %u%%",
+			 s->cpu_throttle_percentage);
 	snprintf(line, len,
-		 "%-14s pass %-2u sent %8s at %8s/s  left %8s  ETA %-6s  dirtied %8s/s",
+		 "%-14s pass %-2u sent %8s at %8s/s  left %8s  ETA %-6s  dirtied %8s/s%s",
 		 godwit_status_name(s->status), s->pass, sent, rate, left,
-		 eta, dirty);
+		 eta, dirty, slow);
 }
 
 /* A line that wraps cannot be rewritten: the last column stays free. */
@@ -114,6 +117,13 @@ static void pages(const struct godwit_stats *s, const char *where)
 	       gw_format_size(d, sizeof(d), s->device_bytes));
 }
 
+static void throttled(const struct godwit_stats *s)
+{
+	if (s->cpu_throttle_most)
+		printf("auto-converge: up to %u %% of the CPU time was taken from the guest\n",
+		       s->cpu_throttle_most);
+}
+
 /* What QEMU itself says; it counts no device state and no holes. */
 static void summary_native(const struct godwit_stats *s)
 {
@@ -141,6 +151,7 @@ void cli_summary_migrated(const struct godwit_stats *s)
 	       gw_format_time(b, sizeof(b), s->downtime_ns), s->pass,
 	       s->tracker);
 	pages(s, "on the wire");
+	throttled(s);
 	if (s->verified)
 		printf("verified: %llu pages compared, all equal\n",
 		       (unsigned long long)s->verified);
@@ -178,6 +189,7 @@ void cli_summary_saved(const struct godwit_stats *s)
 		       gw_format_time(b, sizeof(b), s->downtime_ns));
 	printf("\n");
 	pages(s, "written");
+	throttled(s);
 }
 
 void cli_summary_sent(const struct godwit_stats *s)

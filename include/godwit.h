@@ -177,6 +177,7 @@ struct godwit_stats {
 	double xbzrle_encoding_rate;  /* last pass: bytes of pages per byte sent */
 	/* convergence */
 	uint32_t cpu_throttle_percentage; /* now; 0: not throttled */
+	uint32_t cpu_throttle_most;	  /* the most that it was */
 };
 
 /* Called at most ten times a second and at every change of status. */

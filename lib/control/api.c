@@ -188,6 +188,11 @@ static int check_native_params(const struct godwit_params *p,
 		return gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
 				  "native and tracker %s exclude each other: QEMU finds out by itself what the guest writes",
 				  p->tracker);
+	if (p->auto_converge || p->max_downtime_ns)
+		return gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
+				  "native and %s exclude each other: QEMU decides by itself when to switch over and what it does until then (its capability auto-converge can be set before)",
+				  p->auto_converge ? "auto-converge" :
+						     "max-downtime");
 	return 0;
 }
 

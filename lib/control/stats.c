@@ -51,6 +51,9 @@ json_t *gw_stats_json(const struct godwit_stats *s, const struct gw_error *err)
 			    json_integer((json_int_t)s->device_bytes));
 	json_object_set_new(j, "populated-bytes",
 			    json_integer((json_int_t)s->populated));
+	if (s->cpu_throttle_percentage)
+		json_object_set_new(j, "cpu-throttle-percentage",
+				    json_integer(s->cpu_throttle_percentage));
 	if (s->tracker)
 		json_object_set_new(j, "tracker", json_string(s->tracker));
 	if (s->verified)

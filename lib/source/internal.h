@@ -72,6 +72,8 @@ struct gw_source {
 	size_t staged;
 	bool verify; /* one of the sides asked for it */
 	struct gw_limit limit;
+	struct gw_converge converge;
+	char throttle_why[256]; /* why the vCPUs cannot be slowed, or "" */
 	bool holes;		/* say what became a hole since it was sent */
 	struct gw_image_source *image; /* owned by image.c */
 	struct gw_senders *senders; /* sender.h; NULL: no channels */
@@ -90,6 +92,7 @@ struct gw_source {
 	uint64_t pass_bytes;
 	int64_t pass_ns;
 	int64_t tick_ns; /* up to when other threads' work was accounted for */
+	uint64_t pass_ram; /* of guest memory that it had to send */
 };
 
 /* pass.c */
@@ -107,6 +110,14 @@ int gw_source_moved(struct gw_source *s, int64_t since_ns,
 		    struct gw_error *err);
 /* The same while other threads write: all time since the last call counts. */
 int gw_source_tick(struct gw_source *s, struct gw_error *err);
+
+/* throttle.c: as s->converge has it, or not at all; no failure of the
+ * migration */
+void gw_source_throttle(struct gw_source *s);
+void gw_source_unthrottle(struct gw_source *s);
+
+/* advice.c: it does not converge; why, and what would help */
+int gw_source_give_up(struct gw_source *s, struct gw_error *err);
 
 /* godwit.c */
 int gw_source_flush(struct gw_source *s, struct gw_error *err);

@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <string.h>
 
+#include "base/live.h"
 #include "base/pause.h"
 #include "base/scope.h"
 #include "base/trace.h"
@@ -27,22 +28,31 @@ static void rest(struct gw_source *s, int64_t ns)
 	ppoll(&p, 1, &t, NULL);
 }
 
-/* Let the limiter hold us back for @nbytes just sent, answering the peer. */
-static int throttle(struct gw_source *s, uint64_t nbytes, struct gw_error *err)
+/* Account for @nbytes just sent. Return: ns to wait, by the limit as it is
+ * now: somebody may change it while we wait. */
+static int64_t spend(struct gw_source *s, uint64_t nbytes)
 {
-	int64_t wait = s->unlimited ? 0 : gw_limit_spend(&s->limit, nbytes);
+	if (s->unlimited)
+		return 0;
+	gw_limit_set(&s->limit, GW_LIVE(s->c.params->max_bandwidth));
+	return gw_limit_spend(&s->limit, nbytes);
+}
+
+/* Let the limiter hold us back for @nbytes just sent, answering the peer. */
+static int keep_limit(struct gw_source *s, uint64_t nbytes,
+		      struct gw_error *err)
+{
+	int64_t wait = spend(s, nbytes);
 
 	while (wait > 0) {
-		int64_t step = wait < 20 * GW_NS_PER_MS ? wait :
-							   20 * GW_NS_PER_MS;
 		int r;
 
-		rest(s, step);
-		wait -= step;
+		rest(s, wait < 20 * GW_NS_PER_MS ? wait : 20 * GW_NS_PER_MS);
 		r = s->to->check(s, err);
 		if (r)
 			return r;
 		gw_progress_tick(s->c.progress);
+		wait = spend(s, 0);
 	}
 	return 0;
 }
@@ -55,7 +65,7 @@ int gw_source_moved(struct gw_source *s, int64_t since_ns,
 
 	s->now->transferred = s->to->nbytes(s);
 	gw_encode_stats(&s->encode, s->now);
-	r = throttle(s, s->now->transferred - before, err);
+	r = keep_limit(s, s->now->transferred - before, err);
 	s->pass_bytes += s->now->transferred - before;
 	s->pass_ns += gw_now_ns() - since_ns;
 	if (!r)
@@ -172,6 +182,7 @@ int gw_source_pass_send(struct gw_source *s, bool last, struct gw_error *err)
 	s->pass_bytes = 0;
 	s->pass_ns = 0;
 	s->tick_ns = gw_now_ns();
+	s->pass_ram = s->now->remaining;
 	for (int i = 0; i < s->c.vm->ram.nblocks && !r; i++)
 		r = send_block(s, i, err);
 	if (!r)

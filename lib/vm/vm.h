@@ -7,7 +7,7 @@
  * thread, and know nothing of QMP. Every call that waits takes its time limits
  * from the driver and is ended by vm->cancel where that is safe.
  *
- *	source:	check  [describe]  track  [drain]*  save_begin  save_poll*
+ *	source:	check  [describe]  track  [drain, throttle]*  save_begin  save_poll*
  *		(RAM is final)  save_read*  then save_commit  save_release
  *		save_done  [quit], or save_abort at any point
  *	dest:	check  load_begin  load_write*  load_finish  then run or stay,
@@ -62,6 +62,13 @@ struct gw_vm_ops {
 	/* Every transfer that pinned a page before the call has landed when
 	 * it returns. vCPUs keep running. */
 	int (*drain)(struct gw_vm *vm, struct gw_error *err);
+
+	/* Optional. Take @percent (0...99) of the time from the vCPUs while
+	 * the VM runs; 0 ends that at once, and does not fail. It ends too
+	 * when this process does, and with close(). On failure they run at
+	 * full speed. Stopping the VM is not slow meanwhile. */
+	int (*throttle)(struct gw_vm *vm, unsigned int percent,
+			struct gw_error *err);
 
 	/* Ask the VMM to stop the VM and get its device state ready. Returns
 	 * at once. */

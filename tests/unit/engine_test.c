@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/live.h"
 #include "chan/fault.h"
 #include "dest/dest.h"
 #include "source/source.h"
@@ -434,7 +435,194 @@ static void too_busy_a_guest_stays(void)
 	pair_run(&p);
 	check_stayed(&p);
 	CHECK(p.a.err.fault == GW_FAULT_CONVERGE);
-	CHECK(strstr(p.a.err.msg, "--downtime-limit"));
+	CHECK(strstr(p.a.err.msg, "--max-downtime"));
+	pair_fini(&p);
+}
+
+/* --- convergence ---------------------------------------------------------- */
+
+/*
+ * 16 MiB/s of two writers against a link of 8 MiB/s: nothing but slowing them
+ * down, or a longer downtime, brings what is left below 4 MiB. The numbers
+ * are such that a busy machine, on which they write less, changes nothing.
+ */
+static void pair_init_fast(struct pair *p, enum gw_synthetic_fault fault)
+{
+	struct gw_synthetic_config ca = config(false), cb = config(true);
+
+	ca.pages_per_s = cb.pages_per_s = 2048;
+	ca.working_set = cb.working_set = 2048;
+	ca.populated = 2048;
+	ca.zero_percent = 0;
+	ca.fault = fault;
+	pair_init(p, &ca, &cb, NULL, NULL);
+	p->a.params.max_bandwidth = 8 << 20;
+	p->a.params.downtime_limit_ns = GW_NS_PER_S / 4;
+	p->a.params.stall_passes = 3;
+}
+
+static void check_full_speed(struct pair *p)
+{
+	CHECK(!gw_synthetic_throttled(p->a.vm));
+	CHECK(!gw_synthetic_throttled(p->b.vm));
+	CHECK(p->a.progress.now.cpu_throttle_percentage == 0);
+}
+
+static void a_fast_guest_is_given_up_with_advice(void)
+{
+	struct pair p;
+
+	pair_init_fast(&p, GW_SYNTHETIC_SOUND);
+	pair_run(&p);
+	check_stayed(&p);
+	check_full_speed(&p);
+	CHECK(p.a.err.fault == GW_FAULT_CONVERGE);
+	CHECK(p.b.err.fault == GW_FAULT_CONVERGE);
+	CHECK(p.a.progress.now.cpu_throttle_most == 0);
+	CHECK(strstr(p.a.err.msg, "(--max-downtime "));
+	CHECK(strstr(p.a.err.msg, "(--auto-converge)"));
+	CHECK(strstr(p.a.err.msg, "(--xbzrle)"));
+	CHECK(strstr(p.a.err.msg, "--max-bandwidth, which is 8.00 MiB"));
+	pair_fini(&p);
+}
+
+static void a_fast_guest_is_slowed_down_and_moves(void)
+{
+	struct pair p;
+
+	pair_init_fast(&p, GW_SYNTHETIC_SOUND);
+	p.a.params.auto_converge = true;
+	p.a.params.cpu_throttle_increment = 30;
+	pair_run(&p);
+	check_moved(&p);
+	check_full_speed(&p);
+	CHECK(p.a.progress.now.cpu_throttle_most >= 20);
+	pair_fini(&p);
+}
+
+/* Even full throttle is not enough for this: the text says so. */
+static void what_throttling_cannot_help_is_given_up(void)
+{
+	struct pair p;
+
+	pair_init_fast(&p, GW_SYNTHETIC_SOUND);
+	p.a.params.auto_converge = true;
+	p.a.params.max_cpu_throttle = 25;
+	p.a.params.downtime_limit_ns = 0;
+	pair_run(&p);
+	check_stayed(&p);
+	check_full_speed(&p);
+	CHECK(p.a.err.fault == GW_FAULT_CONVERGE);
+	CHECK(p.a.progress.now.cpu_throttle_most == 25);
+	CHECK(strstr(p.a.err.msg, "though 25 percent of its CPU time"));
+	CHECK(!strstr(p.a.err.msg, "--auto-converge"));
+	pair_fini(&p);
+}
+
+static void a_throttle_that_fails_fails_nothing_else(void)
+{
+	struct pair p;
+
+	pair_init_fast(&p, GW_SYNTHETIC_FAIL_THROTTLE);
+	p.a.params.auto_converge = true;
+	pair_run(&p);
+	check_stayed(&p);
+	check_full_speed(&p);
+	CHECK(p.a.err.fault == GW_FAULT_CONVERGE);
+	CHECK(strstr(p.a.err.msg, "could not be slowed down (injected"));
+	pair_fini(&p);
+	/* Where it is not needed in the end, nobody hears of it. */
+	pair_init_fast(&p, GW_SYNTHETIC_FAIL_THROTTLE);
+	p.a.params.auto_converge = true;
+	p.a.params.max_downtime_ns = 100 * GW_NS_PER_S;
+	pair_run(&p);
+	check_moved(&p);
+	pair_fini(&p);
+}
+
+static void the_most_downtime_is_taken_before_giving_up(void)
+{
+	struct pair p;
+
+	pair_init_fast(&p, GW_SYNTHETIC_SOUND);
+	p.a.params.max_downtime_ns = 100 * GW_NS_PER_S;
+	pair_run(&p);
+	check_moved(&p);
+	check_full_speed(&p);
+	CHECK(p.a.progress.now.pass > p.a.params.stall_passes);
+	CHECK(p.a.progress.now.cpu_throttle_most == 0);
+	pair_fini(&p);
+}
+
+/* Until @s is throttled (or over), then cancel it, or let it loose. */
+static void *after_throttle(struct side *s)
+{
+	struct timespec step = { 0, 5 * GW_NS_PER_MS };
+
+	for (;;) {
+		struct godwit_stats now;
+
+		gw_progress_get(&s->progress, &now);
+		if (now.cpu_throttle_percentage ||
+		    now.status >= GODWIT_STATUS_COMPLETED)
+			return NULL;
+		nanosleep(&step, NULL);
+	}
+}
+
+static void *cancel_throttled(void *arg)
+{
+	struct side *s = arg;
+
+	after_throttle(s);
+	gw_cancel_request(&s->cancel);
+	return NULL;
+}
+
+static void cancelling_ends_the_throttle(void)
+{
+	pthread_t t;
+	struct pair p;
+
+	pair_init_fast(&p, GW_SYNTHETIC_SOUND);
+	p.a.params.auto_converge = true;
+	p.a.params.downtime_limit_ns = 0;
+	CHECK(!pthread_create(&t, NULL, cancel_throttled, &p.a));
+	pair_run(&p);
+	pthread_join(t, NULL);
+	check_stayed(&p);
+	check_full_speed(&p);
+	CHECK(p.a.err.fault == GW_FAULT_CANCELLED);
+	CHECK(p.a.progress.now.cpu_throttle_most >= 20);
+	pair_fini(&p);
+}
+
+static void *open_the_link(void *arg)
+{
+	struct timespec t = { 0, 300 * GW_NS_PER_MS };
+	struct side *s = arg;
+
+	nanosleep(&t, NULL);
+	GW_LIVE_SET(s->params.downtime_limit_ns, 100 * GW_NS_PER_S);
+	GW_LIVE_SET(s->params.max_bandwidth, 0);
+	return NULL;
+}
+
+/* In the middle of a pass that would take ten minutes. */
+static void another_bandwidth_counts_at_once(void)
+{
+	pthread_t t;
+	struct pair p;
+	int64_t began = gw_now_ns();
+
+	pair_init_fast(&p, GW_SYNTHETIC_SOUND);
+	p.a.params.max_bandwidth = 16 << 10;
+	p.a.params.downtime_limit_ns = 0;
+	CHECK(!pthread_create(&t, NULL, open_the_link, &p.a));
+	pair_run(&p);
+	pthread_join(t, NULL);
+	check_moved(&p);
+	CHECK(gw_now_ns() - began < 100 * GW_NS_PER_S);
 	pair_fini(&p);
 }
 
@@ -454,5 +642,12 @@ int main(void)
 	RUN(a_silent_peer_is_given_up);
 	RUN(cancelling_tells_the_peer);
 	RUN(too_busy_a_guest_stays);
+	RUN(a_fast_guest_is_given_up_with_advice);
+	RUN(a_fast_guest_is_slowed_down_and_moves);
+	RUN(what_throttling_cannot_help_is_given_up);
+	RUN(a_throttle_that_fails_fails_nothing_else);
+	RUN(the_most_downtime_is_taken_before_giving_up);
+	RUN(cancelling_ends_the_throttle);
+	RUN(another_bandwidth_counts_at_once);
 	return test_done();
 }

@@ -34,7 +34,7 @@
 #define QUIET_MS    200 /* QEMU has written what it had to write */
 
 /* What its godwit says. */
-enum { DISMISSED, HANDING_OVER };
+enum { DISMISSED, HANDING_OVER, RELEASED };
 
 #ifndef SYS_close_range /* Linux 5.9; the same number on every machine */
 #define SYS_close_range 436
@@ -227,6 +227,9 @@ static _Noreturn void guard(struct gw_qemu *q, int fd, pid_t godwit)
 			handing_over = true;
 	} while ((n < 0 && errno == EINTR) ||
 		 (n == 1 && byte == HANDING_OVER));
+	/* First: whatever else there is to do can take long. */
+	if (n <= 0 || byte == RELEASED)
+		gw_throttle_remove(&q->throttle);
 	if (n <= 0 && handing_over)
 		hold(q, godwit);
 	else if (n <= 0)
@@ -269,6 +272,25 @@ int gw_guardian_start(struct gw_qemu *q, struct gw_error *err)
 		       "the guardian process, which sets the VM going again should this godwit die, could not be started");
 }
 
+static void end(int fd, char byte)
+{
+	if (fd < 0)
+		return;
+	if (send(fd, &byte, 1, MSG_NOSIGNAL) != 1)
+		gw_debug("the guardian was killed");
+	close(fd);
+}
+
+int gw_guardian_replace(struct gw_qemu *q, struct gw_error *err)
+{
+	int old = q->guardian;
+	int r = gw_guardian_start(q, err);
+
+	if (!r)
+		end(old, DISMISSED);
+	return r;
+}
+
 int gw_guardian_hand_over(struct gw_qemu *q, struct gw_error *err)
 {
 	char byte = HANDING_OVER;
@@ -281,12 +303,12 @@ int gw_guardian_hand_over(struct gw_qemu *q, struct gw_error *err)
 
 void gw_guardian_dismiss(struct gw_qemu *q)
 {
-	char byte = DISMISSED;
+	end(q->guardian, DISMISSED);
+	q->guardian = -1;
+}
 
-	if (q->guardian < 0)
-		return;
-	if (send(q->guardian, &byte, 1, MSG_NOSIGNAL) != 1)
-		gw_debug("the guardian was killed");
-	close(q->guardian);
+void gw_guardian_release(struct gw_qemu *q)
+{
+	end(q->guardian, RELEASED);
 	q->guardian = -1;
 }

@@ -9,6 +9,7 @@
 #include "vm/qemu/agent.h"
 #include "vm/qemu/qmp.h"
 #include "vm/qemu/rundir.h"
+#include "vm/qemu/throttle.h"
 #include "vm/qemu/vm.h"
 #include "wire/devstream.h"
 
@@ -31,6 +32,10 @@ struct gw_qemu {
 	json_t *old_capabilities, *old_parameters;
 
 	int guardian; /* socket to it, -1: none; see guardian.h */
+
+	/* source: CPU time taken from the vCPUs, percent; 0: none */
+	struct gw_throttle throttle;
+	unsigned int throttled;
 
 	/* source: QEMU writes its device state, or natively all, into dev_fd */
 	int dev_fd;		/* our end; -1: none */
@@ -102,6 +107,12 @@ void gw_qemu_save_release(struct gw_vm *vm);
 void gw_qemu_save_done(struct gw_vm *vm);
 int gw_qemu_save_abort(struct gw_vm *vm, struct gw_error *err);
 void gw_qemu_save_end(struct gw_qemu *q); /* reader and socket */
+
+/* vcpu.c */
+int gw_qemu_throttle(struct gw_vm *vm, unsigned int percent,
+		     struct gw_error *err);
+/* And nothing is left of it, cgroups too. */
+void gw_qemu_unthrottle(struct gw_qemu *q);
 
 /* load.c */
 int gw_qemu_load_begin(struct gw_vm *vm, struct gw_error *err);

@@ -190,6 +190,10 @@ static int attach(struct gw_qemu *q, const struct gw_cancel *cancel,
 		return -err->code;
 	q->pid = gw_agent_info(q->agent)->pid;
 	q->pidfd = (int)syscall(SYS_pidfd_open, q->pid, 0);
+	q->throttle.pid = q->pid;
+	if (gw_throttle_remove(&q->throttle))
+		gw_warn("a godwit that was killed had left the vCPUs of '%s' slowed down: they run at full speed again",
+			q->ref.name[0] ? q->ref.name : q->ref.qmp);
 	if (describe(q, err))
 		return -err->code;
 	return gw_qemu_find_ram(q, err);
@@ -218,6 +222,7 @@ static void op_close(struct gw_vm *vm)
 	struct gw_qemu *q = gw_qemu_of(vm);
 
 	gw_qemu_save_end(q);
+	gw_qemu_unthrottle(q);
 	gw_devstream_fini(&q->stream);
 	gw_ram_fini(&vm->ram);
 	gw_agent_close(q->agent);
@@ -255,6 +260,7 @@ static const struct gw_vm_ops ops = {
 	.describe = gw_qemu_describe,
 	.track = op_track,
 	.drain = op_drain,
+	.throttle = gw_qemu_throttle,
 	.save_begin = gw_qemu_save_begin,
 	.save_poll = gw_qemu_save_poll,
 	.save_read = gw_qemu_save_read,
