@@ -32,7 +32,7 @@ static int cmd_version(int argc, char **argv);
 const struct cli_command cli_commands[] = {
 	{ "run", "NAME [options] -- QEMU-COMMAND...",
 	  "start QEMU so that godwit can move it",
-	  "Shares the VM's RAM, adds the agent and two QMP monitors, and becomes QEMU.\n\n"
+	  "Shares the VM's RAM, adds the agent and three QMP monitors, and becomes QEMU.\n\n"
 	  "  --incoming              wait for a migration ('godwit receive')\n"
 	  "  --memory SIZE           RAM of the VM, instead of QEMU's -m\n"
 	  "  --hugepages             RAM from huge pages of the default size\n"
@@ -49,6 +49,16 @@ const struct cli_command cli_commands[] = {
 	{ "migrate", "VM URI [options]", "live-migrate a VM",
 	  VM_HELP URI_HELP NATIVE_HELP "\n" COMMON_HELP, GW_USE_MIGRATE,
 	  cmd_migrate },
+	{ "monitor", "VM [options]",
+	  "a prompt, or a QMP socket, in front of QEMU's own",
+	  VM_HELP URI_HELP
+	  "\nCommands of migration are godwit's, all others QEMU's; 'help' lists them. They\n"
+	  "are read from standard input if that is no terminal, one per line. Parameters\n"
+	  "below are what its migrations begin with; --set knows QEMU's capabilities too.\n\n"
+	  "  --qmp unix:PATH         serve QMP at PATH instead\n"
+	  "  -q, --quiet             nothing but errors\n"
+	  "  --set NAME=VALUE        the same parameters by name\n",
+	  GW_USE_MIGRATE | GW_USE_RECEIVE, cmd_monitor },
 	{ "receive", "URI VM|FILE [options]",
 	  "accept one migration into a VM started with --incoming",
 	  URI_HELP VM_HELP

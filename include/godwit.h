@@ -215,6 +215,14 @@ GODWIT_API void godwit_op_free(struct godwit_op *op);
 GODWIT_API void godwit_op_cancel(struct godwit_op *op);
 
 /*
+ * Change the parameter @name of an operation, also while it runs; any thread.
+ * @value as on the command line, "64M". Of those that cannot change any more
+ * (godwit(1) names the ones that can) -EBUSY.
+ */
+GODWIT_API int godwit_op_set(struct godwit_op *op, const char *name,
+			     const char *value, struct godwit_error *err);
+
+/*
  * Live-migrate to the godwit that listens at @uri, with the parameter `native`
  * also to a plain QEMU that waits there. Return: 0 when the VM runs there (its
  * source VMM then stands in `postmigrate`), or -errno with @err.

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "base/scope.h"
 #include "chan/chan.h"
 #include "control/internal.h"
 #include "control/params.h"
@@ -116,6 +117,7 @@ struct godwit_op *godwit_op_new(struct godwit_vm *vm,
 		free(op);
 		return NULL;
 	}
+	pthread_mutex_init(&op->set_lock, NULL);
 	op->vm = (struct gw_vm *)vm;
 	if (params)
 		op->params = *params;
@@ -130,6 +132,7 @@ void godwit_op_free(struct godwit_op *op)
 	if (!op)
 		return;
 	gw_progress_fini(&op->progress);
+	pthread_mutex_destroy(&op->set_lock);
 	gw_cancel_fini(&op->cancel);
 	free(op);
 }
@@ -142,6 +145,32 @@ void godwit_op_cancel(struct godwit_op *op)
 void godwit_op_stats(struct godwit_op *op, struct godwit_stats *stats)
 {
 	gw_progress_get(&op->progress, stats);
+}
+
+int godwit_op_set(struct godwit_op *op, const char *name, const char *value,
+		  struct godwit_error *err)
+{
+	struct gw_error *e = (struct gw_error *)err;
+	const struct gw_param *d = gw_param_find(name);
+	struct godwit_params next;
+	int r;
+
+	if (!d)
+		return gw_fail_as(e, GW_FAULT_USAGE, EINVAL,
+				  "there is no parameter '%s'", name);
+	if (!(d->uses & GW_USE_NOW))
+		return gw_fail_as(e, GW_FAULT_USAGE, EBUSY,
+				  "%s of an operation cannot be changed: set it before",
+				  name);
+	/* One after the other: gw_params_check() looks at two. */
+	GW_LOCKED(&op->set_lock);
+	next = op->params;
+	r = gw_param_set(&next, d, value, e);
+	if (!r)
+		r = gw_params_check(&next, e);
+	if (!r)
+		gw_param_store(&op->params, &next, d);
+	return r;
 }
 
 static void set_peer(struct gw_vm *vm, const struct gw_chan *chan)
@@ -222,7 +251,7 @@ static int check_channels(const struct godwit_params *p, const char *uri,
 				    err);
 }
 
-static int check_migrate(struct godwit_op *op, const char *uri,
+int gw_api_check_migrate(struct godwit_op *op, const char *uri,
 			 struct gw_error *err)
 {
 	int r = gw_api_check_uri(uri, err);
@@ -247,7 +276,7 @@ int godwit_migrate(struct godwit_op *op, const char *uri,
 	int r;
 
 	/* A VM that cannot be moved is said before a peer is bothered. */
-	r = check_migrate(op, uri, e);
+	r = gw_api_check_migrate(op, uri, e);
 	if (r)
 		return r;
 	c.chan = gw_chan_connect(uri,

@@ -175,10 +175,8 @@ static struct gw_chan *next(struct gw_accept *a, struct gw_join *join,
 int gw_accept_run(struct gw_accept *a, struct gw_chan *chan,
 		  struct gw_error *err)
 {
-	uint32_t channels = a->params->channels;
 	struct gw_join join = { .listener = a->listener,
-				.n = channels ? channels :
-						GW_HELLO_MAX_CONNECTIONS,
+				.n = GW_HELLO_MAX_CONNECTIONS,
 				.cancel = a->cancel };
 	int r = -1;
 

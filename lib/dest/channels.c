@@ -28,18 +28,19 @@ struct gw_channel {
 	uint8_t *pages;	  /* a packet's, when they cannot be read in place */
 	/* its thread's */
 	uint8_t head[GW_MULTIFD_PACKET_SIZE];
+	size_t nhead; /* bytes of the next header that are there */
 	struct gw_multifd_packet p;
 	int block; /* of p */
 	struct gw_inflate *zlib, *zstd;
 	uint8_t *page[PAGES]; /* where p's normal pages go */
 	struct iovec iov[PAGES];
 	bool lost;  /* its connection, that is why it fails */
-	bool moved; /* something came since the last release */
+	bool moved; /* it had something to say since the last release */
 	bool ended; /* in good order */
 	bool started; /* the main thread's */
 	/* guarded by all->lock */
 	bool waiting;
-	uint64_t npackets, last; /* their number, the highest number in one */
+	uint64_t last; /* the highest number of a packet */
 	/* atomic: taken away by gw_channels_count() */
 	uint64_t normal, zero, deltas, delta_bytes, packed, packed_in,
 		packed_out;
@@ -149,25 +150,49 @@ ssize_t gw_channels_refill(void *arg, const struct iovec *iov, int niov,
 	return -why.code;
 }
 
-/* All of @iov, which is used up. Return: 0; 1: the end instead of the first
- * byte; -errno. */
-static int read_all(struct gw_channel *ch, struct iovec *iov, int niov,
-		    struct gw_error *err)
+static ssize_t read_some(struct gw_channel *ch, const struct iovec *iov,
+			 int niov, struct gw_error *err)
 {
-	bool begun = false;
+	ssize_t n = readv_any(ch->all, ch->chan, iov, niov, err);
 
-	while (niov) {
-		ssize_t n = readv_any(ch->all, ch->chan, iov, niov, err);
+	ch->lost = n <= 0;
+	return n;
+}
 
-		ch->lost = n <= 0;
+/* A header, also one that was begun before. Return: 0; 1: the end, where a
+ * packet could begin; -errno. */
+static int read_head(struct gw_channel *ch, struct gw_error *err)
+{
+	while (ch->nhead < sizeof(ch->head)) {
+		struct iovec iov = { ch->head + ch->nhead,
+				     sizeof(ch->head) - ch->nhead };
+		ssize_t n = read_some(ch, &iov, 1, err);
+
 		if (n < 0)
 			return (int)n;
-		if (!n && !begun)
+		if (!n && !ch->nhead)
 			return 1;
 		if (!n)
 			return gw_fail(err, ECONNRESET,
+				       "the connection ends within a header");
+		ch->nhead += (size_t)n;
+	}
+	ch->nhead = 0;
+	return 0;
+}
+
+/* All of @iov, which is used up. */
+static int read_payload(struct gw_channel *ch, struct iovec *iov, int niov,
+			struct gw_error *err)
+{
+	while (niov) {
+		ssize_t n = read_some(ch, iov, niov, err);
+
+		if (n < 0)
+			return (int)n;
+		if (!n)
+			return gw_fail(err, ECONNRESET,
 				       "the connection ends within a packet");
-		begun = ch->moved = true;
 		while (niov && (size_t)n >= iov->iov_len) {
 			n -= (ssize_t)iov->iov_len;
 			iov++;
@@ -179,16 +204,6 @@ static int read_all(struct gw_channel *ch, struct iovec *iov, int niov,
 		}
 	}
 	return 0;
-}
-
-static int read_payload(struct gw_channel *ch, struct iovec *iov, int niov,
-			struct gw_error *err)
-{
-	int r = read_all(ch, iov, niov, err);
-
-	return r <= 0 ? r :
-			gw_fail(err, ECONNRESET,
-				"the connection ends behind a packet's header");
 }
 
 /* --- the pages of a packet ----------------------------------------------- */
@@ -382,9 +397,8 @@ static int place_packet(struct gw_channel *ch, struct gw_error *err)
 
 static int get_packet(struct gw_channel *ch, struct gw_error *err)
 {
-	struct iovec iov = { ch->head, sizeof(ch->head) };
 	struct gw_reader in;
-	int r = read_all(ch, &iov, 1, err);
+	int r = read_head(ch, err);
 
 	if (r)
 		return r;
@@ -392,11 +406,16 @@ static int get_packet(struct gw_channel *ch, struct gw_error *err)
 	return gw_multifd_get_packet(&in, &ch->p) ? gw_read_check(&in, err) : 0;
 }
 
+/* QEMU before 9.0 also sends packets with nothing at all. */
+static bool is_empty(const struct gw_multifd_packet *p)
+{
+	return !(p->flags & GW_MULTIFD_SYNC) && !(p->normal + p->zero);
+}
+
 static void note_packet(struct gw_channel *ch)
 {
 	GW_LOCKED(&ch->all->lock);
 
-	ch->npackets++;
 	if (ch->p.number > ch->last)
 		ch->last = ch->p.number;
 }
@@ -457,6 +476,8 @@ static int next_packet(struct gw_channel *ch, struct gw_error *err)
 						       get_packet(ch, err);
 
 	have = !r;
+	if (have && !is_empty(&ch->p))
+		ch->moved = true;
 	if (r == 1)
 		r = end_of(ch, err);
 	if (!r && ch->p.normal + ch->p.zero)
@@ -580,25 +601,21 @@ static int wait_all(struct gw_channels *c, struct gw_error *err)
 	return c->nwaiting == c->n ? 0 : -EAGAIN;
 }
 
-/* All stand: the numbers of all packets so far are 0 to the highest. */
+/* The first sync is the first packet of every channel, so they are numbered 0
+ * to the number of channels. (Later QEMU before 9.0 leaves numbers out.) */
 static int check_numbers(struct gw_channels *c, struct gw_error *err)
 {
-	uint64_t sum = 0, highest = 0;
+	uint64_t highest = 0;
 	GW_LOCKED(&c->lock);
 
-	for (unsigned int i = 0; i < c->n; i++) {
-		const struct gw_channel *ch = &c->channel[i];
-
-		sum += ch->npackets;
-		if (ch->last > highest)
-			highest = ch->last;
-	}
-	if (sum == highest + 1)
+	for (unsigned int i = 0; i < c->n; i++)
+		if (c->channel[i].last > highest)
+			highest = c->channel[i].last;
+	if (c->round || highest < c->n)
 		return 0;
 	return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
-			  "%llu packets came over %u channels, the last one is number %llu: there is another channel, or packets are lost; say how many there are with --channels",
-			  (unsigned long long)sum, c->n,
-			  (unsigned long long)highest);
+			  "the first packet of one of %u channels has number %llu: there are more channels, say with --channels how many",
+			  c->n, (unsigned long long)highest);
 }
 
 int gw_channels_hold(struct gw_channels *c, struct gw_error *err)
@@ -656,16 +673,19 @@ static void end_threads(struct gw_channels *c)
 	}
 }
 
-/* Is there anything but the end, now? */
-static bool has_more(struct gw_chan *chan)
+/* Is there anything but the end, or empty packets? */
+static bool has_more(struct gw_channel *ch)
 {
-	uint8_t byte;
-	struct iovec iov = { &byte, 1 };
-	struct gw_error ignored;
+	struct gw_error ignored = { 0 };
 
-	chan->read_timeout_ms = 0;
-	return gw_chan_readable(chan) &&
-	       gw_chan_readv(chan, &iov, 1, &ignored) > 0;
+	ch->chan->read_timeout_ms = GRACE_MS;
+	while (ch->nhead || gw_chan_readable(ch->chan)) {
+		int r = get_packet(ch, &ignored);
+
+		if (r || !is_empty(&ch->p))
+			return r != 1;
+	}
+	return false;
 }
 
 int gw_channels_finish(struct gw_channels *c, struct gw_error *err)
@@ -680,7 +700,7 @@ int gw_channels_finish(struct gw_channels *c, struct gw_error *err)
 		struct gw_channel *ch = &c->channel[i];
 
 		if (ch->waiting || ch->moved ||
-		    (!ch->ended && has_more(ch->chan)))
+		    (!ch->ended && has_more(ch)))
 			return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
 					  "channel %u goes on after RAM was complete",
 					  ch->id);

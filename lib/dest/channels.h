@@ -39,9 +39,9 @@ struct gw_channels {
 	const struct gw_cancel *cancel; /* may be NULL */
 	int64_t idle_ms; /* no byte on any connection for so long: given up */
 	bool deltas;	 /* GW_MULTIFD_DELTA was agreed on */
-	bool numbered;	 /* packets are numbered over all channels, from 0
-			    without a gap, as QEMU does: one that is missing,
-			    with its channel perhaps, shows at the next sync */
+	bool numbered;	 /* packets are numbered over all channels, from 0, and
+			    the first ones are syncs, as QEMU does: so a
+			    channel that is missing shows */
 	bool explains;	 /* a source that closes channels says why on the main
 			    connection: listen for that a moment, after a
 			    channel was lost */

@@ -37,6 +37,7 @@ static int join_channels(struct gw_stream_in *x, bool flush,
 			 struct gw_error *err)
 {
 	int64_t ms = x->c.params->connect_timeout_ns / GW_NS_PER_MS;
+	unsigned int n = x->c.params->channels;
 	struct gw_join *j = x->c.join;
 	int r = 0;
 
@@ -44,8 +45,11 @@ static int join_channels(struct gw_stream_in *x, bool flush,
 	x->per_round = flush;
 	if (!j || !j->listener || !gw_listener_again(j->listener))
 		return 0;
-	r = x->c.params->channels ? gw_join_wait(j, ms, err) :
-				    gw_join_rest(j, flush, ms, err);
+	r = gw_join_rest(j, n ? n : flush, ms, err);
+	if (!r && n && j->n != n)
+		r = gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+			       "the source has %u channels of multifd, --channels here says %u",
+			       j->n, n);
 	if (r || !j->n)
 		return r;
 	gw_info("%u channels, a sync at %s", j->n,
@@ -75,8 +79,11 @@ static int sync_channels(struct gw_stream_in *x, enum gw_item item,
 static int flush_record(struct gw_stream_in *x, enum gw_item item,
 			struct gw_error *err)
 {
-	int r = x->joined ? 0 : join_channels(x, true, err);
+	int r;
 
+	if (!x->begun)
+		return 0; /* the end of the section finds the words */
+	r = x->joined ? 0 : join_channels(x, true, err);
 	if (r)
 		return r;
 	if (x->channels.n && x->per_round)
@@ -213,27 +220,35 @@ static int delta(struct gw_stream_in *x, const struct gw_stream_event *ev,
 
 /* --- between the pages -------------------------------------------------- */
 
+/* The records of a section end. */
+static int eos(struct gw_stream_in *x, enum gw_item item, struct gw_error *err)
+{
+	int r;
+
+	if (!x->begun)
+		return 0;
+	r = flush(x, err);
+	if (!r && !x->joined)
+		r = join_channels(x, false, err);
+	if (!r && x->channels.n && !x->per_round)
+		r = sync_channels(x, item, err);
+	return r;
+}
+
 static int section_end(struct gw_stream_in *x, enum gw_item item,
 		       struct gw_error *err)
 {
-	bool last = item == GW_ITEM_SECTION_END;
+	bool first = item == GW_ITEM_SECTION_START;
 	struct gw_sink *s = x->c.sink;
-	int r = flush(x, err);
+	int r = s->ops->check ? s->ops->check(s, err) : 0;
 
-	if (!r && !x->joined)
-		r = join_channels(x, false, err);
-	if (!r && s->ops->check)
-		r = s->ops->check(s, err);
-	if (!r && x->channels.n && !x->per_round)
-		r = sync_channels(x, item, err);
-	else if (!r && !x->channels.n && !last &&
-		 (item != GW_ITEM_SECTION_START || x->now->normal))
-		r = s->ops->pass(s, false, err);
-	if (!r && last)
+	x->last_pass = item == GW_ITEM_SECTION_END;
+	if (!r && x->last_pass)
 		r = end_channels(x, err);
-	if (!r && last)
-		r = s->ops->pass(s, true, err);
-	x->last_pass = last;
+	/* With channels it was a pass at their sync. */
+	if (!r && (x->last_pass ||
+		   (!x->channels.n && (!first || x->now->normal))))
+		r = s->ops->pass(s, x->last_pass, err);
 	return r;
 }
 
@@ -256,6 +271,8 @@ static int event(struct gw_stream_in *x, const struct gw_stream_event *ev,
 		return delta(x, ev, err);
 	case GW_STREAM_FLUSH:
 		return flush_record(x, ev->item, err);
+	case GW_STREAM_EOS:
+		return eos(x, ev->item, err);
 	case GW_STREAM_SECTION_END:
 		return section_end(x, ev->item, err);
 	case GW_STREAM_SECTION:

@@ -132,6 +132,7 @@ static void put_page(struct gw_source *s, int block, uint64_t page)
 		s->staged += (size_t)len;
 		break;
 	case GW_ENCODED_COPY:
+	case GW_ENCODED_OVERFLOW:
 		s->staged += GW_PAGE_SIZE;
 		p = copy;
 		/* fall through */
@@ -210,12 +211,12 @@ static int open_channels(struct gw_source *s, const uint8_t *session,
 	struct gw_senders_plan plan = { .n = gw_source_channels(p),
 					.session = session,
 					.level = p->compress_level,
+					.choose = !strcmp(p->compress, "auto"),
 					.encode = true,
 					.placed = s->verify };
 
 	if (strcmp(p->compress, "none"))
-		plan.method = strcmp(p->compress, "auto") ? p->compress :
-							    "zstd";
+		plan.method = plan.choose ? "zstd" : p->compress;
 	return plan.n ? channels(s, gw_senders_start(s, &plan, err), err) : 0;
 }
 

@@ -127,7 +127,7 @@ static int send_go(struct gw_source *s, struct gw_error *err)
 	s->c.chan->cancel = NULL; /* too late for that */
 	r = gw_write_flush(&s->out, err);
 	s->go_sent = !r;
-	s->now->transferred = gw_chan_bytes_written(s->c.chan);
+	s->now->transferred = s->to->nbytes(s);
 	GW_TRACE1(go, r);
 	return r;
 }

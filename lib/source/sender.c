@@ -8,9 +8,17 @@
 
 #include "base/bytes.h"
 #include "page/deflate.h"
+#include "source/choice.h"
 #include "source/join.h"
 #include "source/workers.h"
 #include "wire/multifd.h"
+
+/* Pages of a task that go whole: of one class, if that matters. */
+struct batch {
+	uint32_t n;
+	uint64_t offset[GW_MULTIFD_PAGES];
+	const uint8_t *page[GW_MULTIFD_PAGES];
+};
 
 /* One channel. All of it is its thread's, but for the counts: atomic. */
 struct gw_sender {
@@ -18,14 +26,15 @@ struct gw_sender {
 	struct gw_writer out;
 	struct gw_deflate *z;
 	struct gw_multifd_packet packet;
-	/* of a task: what goes whole, what is zero, what is a delta */
-	const uint8_t *page[GW_MULTIFD_PAGES];
-	uint64_t zero[GW_MULTIFD_PAGES];
+	/* what became of a task's pages */
+	struct batch whole[GW_PAGE_CLASSES];
+	uint64_t zero[GW_MULTIFD_PAGES]; /* offsets */
+	uint32_t nzero;
 	struct gw_multifd_packet deltas;
 	uint8_t len[2 * GW_MULTIFD_PAGES]; /* be16 each */
 	uint8_t *copy, *delta; /* room for all pages; NULL without XBZRLE */
 	size_t ncopied;
-	uint64_t nnormal, nzero, ncompressed, bytes_in, bytes_out;
+	uint64_t nnormal, nzeros, ncompressed, bytes_in, bytes_out;
 };
 
 struct gw_senders {
@@ -34,7 +43,11 @@ struct gw_senders {
 	struct gw_ram *ram;
 	struct gw_senders_plan plan;
 	uint32_t method; /* GW_MULTIFD_ZLIB, _ZSTD, _NOCOMP */
+	bool first; /* pass; changed between two */
 	struct gw_sender *sender;
+	struct gw_choice choice; /* has a lock; for plan.choose */
+	/* the migration thread's */
+	int64_t why_ns; /* when it was last asked */
 	/* atomic */
 	uint64_t number; /* of the next packet */
 	struct gw_workers workers;
@@ -52,64 +65,133 @@ static uint64_t get(const uint64_t *count)
 
 /* --- packets -------------------------------------------------------------- */
 
-static int write_packet(struct gw_senders *ss, struct gw_sender *c,
-			struct gw_error *err)
+static void put_packet(struct gw_senders *ss, struct gw_sender *c,
+		       struct gw_multifd_packet *p)
 {
-	c->packet.number = __atomic_fetch_add(&ss->number, 1, __ATOMIC_RELAXED);
-	gw_multifd_put_packet(&c->out, &c->packet);
-	return gw_write_check(&c->out, err);
+	p->number = __atomic_fetch_add(&ss->number, 1, __ATOMIC_RELAXED);
+	gw_multifd_put_packet(&c->out, p);
 }
 
 /* The pages as they are, neighbours as one piece. */
-static int write_plain(struct gw_senders *ss, struct gw_sender *c,
-		       struct gw_error *err)
+static void put_plain(struct gw_senders *ss, struct gw_sender *c,
+		      const uint8_t *const *page, uint32_t n)
 {
-	uint32_t n = c->packet.normal, at = 0, len;
-	int r;
+	uint32_t at, len;
 
 	c->packet.payload = n * GW_PAGE_SIZE;
-	r = write_packet(ss, c, err);
-	for (; !r && at < n; at += len) {
+	put_packet(ss, c, &c->packet);
+	for (at = 0; at < n; at += len) {
 		len = 1;
 		while (at + len < n &&
-		       c->page[at] + (uint64_t)len * GW_PAGE_SIZE ==
-			       c->page[at + len])
+		       page[at] + (uint64_t)len * GW_PAGE_SIZE ==
+			       page[at + len])
 			len++;
-		gw_write_ref(&c->out, c->page[at], (size_t)len * GW_PAGE_SIZE);
+		gw_write_ref(&c->out, page[at], (size_t)len * GW_PAGE_SIZE);
 	}
-	return r;
 }
 
-static int write_compressed(struct gw_senders *ss, struct gw_sender *c,
-			    struct gw_error *err)
+static int put_compressed(struct gw_senders *ss, struct gw_sender *c,
+			  const uint8_t *const *page, uint32_t n,
+			  enum gw_page_class class, struct gw_error *err)
 {
-	uint32_t n = c->packet.normal;
+	int64_t t0 = gw_now_ns();
 	const uint8_t *out = NULL;
 	size_t len = 0;
-	int r = n ? gw_deflate_pages(c->z, c->page, n, &out, &len, err) : 0;
+	int r = n ? gw_deflate_pages(c->z, page, n, &out, &len, err) : 0;
 
+	if (r)
+		return r;
 	c->packet.payload = (uint32_t)len;
-	if (!r)
-		r = write_packet(ss, c, err);
+	put_packet(ss, c, &c->packet);
 	gw_write_ref(&c->out, out, len);
 	add(&c->ncompressed, n);
 	add(&c->bytes_in, (uint64_t)n * GW_PAGE_SIZE);
 	add(&c->bytes_out, len);
+	if (ss->plan.choose && n)
+		gw_choice_compressed(&ss->choice, class,
+				     (uint64_t)n * GW_PAGE_SIZE, len,
+				     gw_now_ns() - t0);
+	return 0;
+}
+
+/* Pages and what else is in the writer are referenced up to here. */
+static int flush(struct gw_senders *ss, struct gw_sender *c, bool plain,
+		 struct gw_error *err)
+{
+	uint64_t before = gw_chan_bytes_written(c->chan);
+	int64_t t0 = ss->plan.choose ? gw_now_ns() : 0, t1;
+	int r = gw_write_flush(&c->out, err);
+
+	if (r || !ss->plan.choose)
+		return r;
+	t1 = gw_now_ns();
+	gw_choice_wrote(&ss->choice, plain,
+			gw_chan_bytes_written(c->chan) - before, t1 - t0, t1);
+	return 0;
+}
+
+/* @n pages of @class from its number @at, and whatever is zero. */
+static int send_packet(struct gw_senders *ss, struct gw_sender *c,
+		       enum gw_page_class class, uint32_t at, uint32_t n,
+		       bool compress, struct gw_error *err)
+{
+	const uint8_t *const *page = c->whole[class].page + at;
+	struct gw_multifd_packet *p = &c->packet;
+	int r = 0;
+
+	p->flags = compress ? ss->method : GW_MULTIFD_NOCOMP;
+	p->normal = n;
+	p->zero = c->nzero;
+	memcpy(p->offset, c->whole[class].offset + at,
+	       n * sizeof(p->offset[0]));
+	memcpy(p->offset + n, c->zero, p->zero * sizeof(p->offset[0]));
+	c->nzero = 0;
+	if (compress)
+		r = put_compressed(ss, c, page, n, class, err);
+	else
+		put_plain(ss, c, page, n);
+	if (!r)
+		r = flush(ss, c, !compress, err);
+	add(&c->nnormal, n);
+	add(&c->nzeros, p->zero);
 	return r;
 }
 
-static int write_deltas(struct gw_senders *ss, struct gw_sender *c,
-			struct gw_error *err)
+static int send_class(struct gw_senders *ss, struct gw_sender *c,
+		      enum gw_page_class class, struct gw_error *err)
+{
+	uint32_t n = c->whole[class].n, sample = 0;
+	bool compress = ss->method;
+	enum gw_choose choose;
+	int r = 0;
+
+	if (!n)
+		return 0;
+	if (ss->plan.choose) {
+		choose = gw_choice_ask(&ss->choice, class, gw_now_ns());
+		compress = choose == GW_CHOOSE_COMPRESS;
+		if (choose == GW_CHOOSE_SAMPLE)
+			sample = n < GW_CHOICE_SAMPLE ? n : GW_CHOICE_SAMPLE;
+	}
+	if (sample)
+		r = send_packet(ss, c, class, 0, sample, true, err);
+	if (!r && n > sample)
+		r = send_packet(ss, c, class, sample, n - sample, compress,
+				err);
+	return r;
+}
+
+static int send_deltas(struct gw_senders *ss, struct gw_sender *c,
+		       struct gw_error *err)
 {
 	struct gw_multifd_packet *p = &c->deltas;
 
 	p->flags = GW_MULTIFD_DELTA;
-	p->number = __atomic_fetch_add(&ss->number, 1, __ATOMIC_RELAXED);
 	p->payload += 2 * p->normal;
-	gw_multifd_put_packet(&c->out, p);
+	put_packet(ss, c, p);
 	gw_write_bytes(&c->out, c->len, 2 * p->normal);
 	gw_write_ref(&c->out, c->delta, p->payload - 2 * p->normal);
-	return gw_write_check(&c->out, err);
+	return flush(ss, c, false, err);
 }
 
 /* --- sorting out ---------------------------------------------------------- */
@@ -123,10 +205,23 @@ static void add_delta(struct gw_sender *c, uint64_t addr, int len)
 	p->payload += (uint32_t)len;
 }
 
-static void add_whole(struct gw_sender *c, uint64_t addr, const uint8_t *bytes)
+static void add_whole(struct gw_sender *c, enum gw_page_class class,
+		      uint64_t addr, const uint8_t *bytes)
 {
-	c->page[c->packet.normal] = bytes;
-	c->packet.offset[c->packet.normal++] = addr;
+	struct batch *b = &c->whole[class];
+
+	b->page[b->n] = bytes;
+	b->offset[b->n++] = addr;
+}
+
+/* Only for a choice: otherwise all go in one packet. */
+static enum gw_page_class class_of(const struct gw_senders *ss,
+				   enum gw_encoded what)
+{
+	if (!ss->plan.choose || ss->first)
+		return GW_PAGES_FIRST;
+	return what == GW_ENCODED_OVERFLOW ? GW_PAGES_OVERFLOW :
+					     GW_PAGES_CHANGED;
 }
 
 /* A page may change after it was looked at: then it comes again. */
@@ -146,23 +241,31 @@ static void sort_page(struct gw_senders *ss, struct gw_sender *c, int block,
 				      delta, &len);
 	if (ss->plan.placed && what != GW_ENCODED_ZERO)
 		gw_bitmap_set(&b->placed, page);
-	if (what == GW_ENCODED_ZERO)
-		c->zero[c->packet.zero++] = addr;
-	else if (what == GW_ENCODED_DELTA)
+	switch (what) {
+	case GW_ENCODED_SAME:
+		break;
+	case GW_ENCODED_ZERO:
+		c->zero[c->nzero++] = addr;
+		break;
+	case GW_ENCODED_DELTA:
 		add_delta(c, addr, len);
-	else if (what != GW_ENCODED_SAME)
-		add_whole(c, addr, what == GW_ENCODED_COPY ? copy : host);
-	if (what == GW_ENCODED_COPY)
+		break;
+	case GW_ENCODED_COPY:
+	case GW_ENCODED_OVERFLOW:
 		c->ncopied += GW_PAGE_SIZE;
+		host = copy;
+		/* fall through */
+	case GW_ENCODED_WHOLE:
+		add_whole(c, class_of(ss, what), addr, host);
+	}
 }
 
 static void sort_out(struct gw_senders *ss, struct gw_sender *c,
 		     const struct gw_task *t)
 {
-	struct gw_multifd_packet *p = &c->packet;
-
-	p->normal = p->zero = 0;
-	c->deltas.normal = c->deltas.payload = 0;
+	for (int i = 0; i < GW_PAGE_CLASSES; i++)
+		c->whole[i].n = 0;
+	c->deltas.normal = c->deltas.payload = c->nzero = 0;
 	c->ncopied = 0;
 	for (uint32_t k = 0; k < t->nruns; k++) {
 		const struct gw_run *run = &t->run[k];
@@ -170,11 +273,10 @@ static void sort_out(struct gw_senders *ss, struct gw_sender *c,
 
 		for (uint64_t page = run->first; page < end; page++)
 			if (run->zero)
-				c->zero[p->zero++] = page << GW_PAGE_BITS;
+				c->zero[c->nzero++] = page << GW_PAGE_BITS;
 			else
 				sort_page(ss, c, t->block, page);
 	}
-	memcpy(p->offset + p->normal, c->zero, p->zero * sizeof(c->zero[0]));
 }
 
 /* --- a channel's thread --------------------------------------------------- */
@@ -184,24 +286,19 @@ static int send_task(void *arg, unsigned int i, const struct gw_task *t,
 {
 	struct gw_senders *ss = arg;
 	struct gw_sender *c = &ss->sender[i];
-	struct gw_multifd_packet *p = &c->packet;
 	const char *idstr = ss->ram->block[t->block].idstr;
 	int r = 0;
 
-	p->flags = ss->method;
-	memcpy(p->idstr, idstr, sizeof(p->idstr));
-	memcpy(c->deltas.idstr, idstr, sizeof(p->idstr));
+	memcpy(c->packet.idstr, idstr, sizeof(c->packet.idstr));
+	memcpy(c->deltas.idstr, idstr, sizeof(c->deltas.idstr));
 	sort_out(ss, c, t);
-	if (p->normal + p->zero)
-		r = ss->method ? write_compressed(ss, c, err) :
-				 write_plain(ss, c, err);
+	for (int k = 0; k < GW_PAGE_CLASSES && !r; k++)
+		r = send_class(ss, c, (enum gw_page_class)k, err);
+	if (!r && c->nzero) /* no other packet took them along */
+		r = send_packet(ss, c, GW_PAGES_FIRST, 0, 0,
+				ss->method && !ss->plan.choose, err);
 	if (!r && c->deltas.normal)
-		r = write_deltas(ss, c, err);
-	/* The pages are referenced up to here. */
-	if (!r)
-		r = gw_write_flush(&c->out, err);
-	add(&c->nnormal, p->normal);
-	add(&c->nzero, p->zero);
+		r = send_deltas(ss, c, err);
 	return r;
 }
 
@@ -209,11 +306,10 @@ static int send_sync(void *arg, unsigned int i, struct gw_error *err)
 {
 	struct gw_senders *ss = arg;
 	struct gw_sender *c = &ss->sender[i];
-	int r;
 
 	c->packet = (struct gw_multifd_packet){ .flags = GW_MULTIFD_SYNC };
-	r = write_packet(ss, c, err);
-	return r ? r : gw_write_flush(&c->out, err);
+	put_packet(ss, c, &c->packet);
+	return gw_write_flush(&c->out, err);
 }
 
 /* --- the migration thread ------------------------------------------------- */
@@ -242,11 +338,25 @@ static void account(struct gw_source *s)
 		now->normal += __atomic_exchange_n(&c->nnormal, 0,
 						   __ATOMIC_RELAXED);
 		now->duplicate +=
-			__atomic_exchange_n(&c->nzero, 0, __ATOMIC_RELAXED);
+			__atomic_exchange_n(&c->nzeros, 0, __ATOMIC_RELAXED);
 		now->compress_pages += get(&c->ncompressed);
 		now->compress_in += get(&c->bytes_in);
 		now->compress_out += get(&c->bytes_out);
 	}
+}
+
+/* The limit may change, and the reasons do. */
+static void follow(struct gw_senders *ss)
+{
+	struct gw_source *s = ss->s;
+	int64_t now = gw_now_ns();
+
+	gw_choice_limit(&ss->choice, s->unlimited ? 0 : s->limit.bps, now);
+	if (now - ss->why_ns < 100 * GW_NS_PER_MS)
+		return;
+	ss->why_ns = now;
+	gw_choice_why(&ss->choice, ss->plan.method, s->now->compress_why,
+		      sizeof(s->now->compress_why));
 }
 
 static int tick(void *arg, struct gw_error *err)
@@ -254,6 +364,8 @@ static int tick(void *arg, struct gw_error *err)
 	struct gw_senders *ss = arg;
 
 	account(ss->s);
+	if (ss->plan.choose)
+		follow(ss);
 	return gw_source_tick(ss->s, err);
 }
 
@@ -265,9 +377,14 @@ int gw_senders_add(struct gw_source *s, int block, uint64_t first, uint64_t n,
 
 int gw_senders_sync(struct gw_source *s, struct gw_error *err)
 {
-	int r = gw_workers_drain(&s->senders->workers, err);
+	struct gw_senders *ss = s->senders;
+	int r = gw_workers_drain(&ss->workers, err);
 
 	account(s);
+	ss->first = false;
+	ss->why_ns = 0;
+	if (ss->plan.choose)
+		follow(ss);
 	return r;
 }
 
@@ -334,6 +451,8 @@ int gw_senders_start(struct gw_source *s, const struct gw_senders_plan *p,
 	ss->s = s;
 	ss->plan = *p;
 	ss->ram = &s->c.vm->ram;
+	ss->first = true;
+	gw_choice_init(&ss->choice, p->n, gw_now_ns());
 	ss->method = !p->method		       ? GW_MULTIFD_NOCOMP :
 		     !strcmp(p->method, "zlib") ? GW_MULTIFD_ZLIB :
 						  GW_MULTIFD_ZSTD;

@@ -2,8 +2,8 @@
 /*
  * sender.h - channels: each is a connection of its own with a thread that
  * takes tasks from the one queue (workers.h), looks for zero pages and deltas,
- * compresses and writes multifd packets: at most two per task, since deltas
- * have their own. What was not copied for a delta or to be compressed goes out
+ * compresses and writes multifd packets: mostly one per task; deltas have their
+ * own, and so has what is compressed among what is not. What was not copied for a delta or to be compressed goes out
  * straight from the guest's RAM. At the end of a pass every channel says SYNC.
  *
  * A page is in at most one packet between two SYNCs, which is what the passes
@@ -20,6 +20,7 @@ struct gw_senders_plan {
 	const uint8_t *session; /* for the hello; NULL: zeros */
 	const char *method;	/* "zlib", "zstd"; NULL: not compressed */
 	uint32_t level;
+	bool choose; /* compress only what is worth it (choice.h) */
 	bool encode; /* zero pages and deltas are found here (encode.h) and go
 		      * in packets; else pages go as they are */
 	bool placed; /* note in the blocks what went whole */
