@@ -25,6 +25,7 @@ void cli_progress_init(struct cli_progress *p, bool json, bool quiet)
 static void format(const struct godwit_stats *s, char *line, size_t len)
 {
 	char sent[32], rate[32], dirty[32], left[32], eta[32], slow[32] = "";
+	char disks[32] = "";
 
 	gw_format_size(sent, sizeof(sent), s->transferred);
 	gw_format_size(rate, sizeof(rate), s->bandwidth);
@@ -40,10 +41,14 @@ static void format(const struct godwit_stats *s, char *line, size_t len)
 	if (s->cpu_throttle_percentage)
 		snprintf(slow, sizeof(slow), "  throttled %u%%",
 			 s->cpu_throttle_percentage);
+	if (s->disk_total)
+		snprintf(disks, sizeof(disks), "  disks %u %%",
+			 (unsigned int)(100.0 * (double)s->disk_done /
+					(double)s->disk_total));
 	snprintf(line, len,
-		 "%-14s pass %-2u sent %8s at %8s/s  left %8s  ETA %-6s  dirtied %8s/s%s",
+		 "%-14s pass %-2u sent %8s at %8s/s  left %8s  ETA %-6s  dirtied %8s/s%s%s",
 		 godwit_status_name(s->status), s->pass, sent, rate, left,
-		 eta, dirty, slow);
+		 eta, dirty, slow, disks);
 }
 
 /* A line that wraps cannot be rewritten: the last column stays free. */
@@ -152,6 +157,10 @@ void cli_summary_migrated(const struct godwit_stats *s)
 	       s->tracker);
 	pages(s, "on the wire");
 	throttled(s);
+	if (s->disk_total)
+		printf("disks: %s copied, %s on the wire\n",
+		       gw_format_size(a, sizeof(a), s->disk_done),
+		       gw_format_size(b, sizeof(b), s->disk_transferred));
 	if (s->verified)
 		printf("verified: %llu pages compared, all equal\n",
 		       (unsigned long long)s->verified);

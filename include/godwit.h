@@ -178,6 +178,10 @@ struct godwit_stats {
 	/* convergence */
 	uint32_t cpu_throttle_percentage; /* now; 0: not throttled */
 	uint32_t cpu_throttle_most;	  /* the most that it was */
+	/* disks; disk_total 0: none are copied */
+	uint64_t disk_total;	   /* to copy, with what the guest adds */
+	uint64_t disk_done;	   /* of it */
+	uint64_t disk_transferred; /* bytes sent for that */
 };
 
 /* Called at most ten times a second and at every change of status. */

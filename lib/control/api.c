@@ -225,6 +225,19 @@ static int check_native_params(const struct godwit_params *p,
 	return 0;
 }
 
+/* Their data needs a godwit there, and connections of their own. */
+static int check_disks(const struct godwit_params *p, const char *uri,
+		       struct gw_error *err)
+{
+	if (!strcmp(p->disks, "none"))
+		return 0;
+	if (p->to_qemu || p->native)
+		return gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
+				  "disks %s and %s exclude each other: the godwit at the destination takes the disks in",
+				  p->disks, p->native ? "native" : "to-qemu");
+	return gw_join_possible(uri, "disks", err);
+}
+
 /* Is what is asked for possible together, and there? */
 static int check_channels(const struct godwit_params *p, const char *uri,
 			  struct gw_error *err)
@@ -258,6 +271,8 @@ int gw_api_check_migrate(struct godwit_op *op, const char *uri,
 
 	if (!r)
 		r = check_channels(&op->params, uri, err);
+	if (!r)
+		r = check_disks(&op->params, uri, err);
 	if (r || !op->params.native)
 		return r ? r : op->vm->ops->check(op->vm, true, err);
 	r = check_native_params(&op->params, err);

@@ -94,6 +94,18 @@ static void add_downtime(json_t *j, const struct godwit_stats *s)
 		json_object_set_new(j, "eta-ms", json_integer(ms(s->eta_ns)));
 }
 
+static json_t *disk_json(const struct godwit_stats *s)
+{
+	uint64_t left = s->disk_total > s->disk_done ?
+				s->disk_total - s->disk_done :
+				0;
+
+	return json_pack("{s:I, s:I, s:I}", "transferred",
+			 (json_int_t)s->disk_transferred, "remaining",
+			 (json_int_t)left, "total",
+			 (json_int_t)s->disk_total);
+}
+
 json_t *gw_stats_json(const struct godwit_stats *s, const struct gw_error *err)
 {
 	json_t *j = json_pack("{s:s, s:I, s:I, s:o}", "status",
@@ -106,6 +118,8 @@ json_t *gw_stats_json(const struct godwit_stats *s, const struct gw_error *err)
 	add_downtime(j, s);
 	put(j, "device-state-bytes", s->device_bytes);
 	put(j, "populated-bytes", s->populated);
+	if (s->disk_total)
+		json_object_set_new(j, "disk", disk_json(s));
 	if (s->tracker)
 		json_object_set_new(j, "tracker", json_string(s->tracker));
 	if (s->channels)

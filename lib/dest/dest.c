@@ -22,9 +22,12 @@ static void fill_hello(struct gw_dest *d, struct gw_hello *h)
 	snprintf(h->machine, sizeof(h->machine), "%s", vm->info.machine);
 	snprintf(h->arch, sizeof(h->arch), "%s", vm->info.arch);
 	h->features = GW_FEATURE_VERIFY | GW_FEATURE_XBZRLE;
-	if (d->c.listener && gw_listener_again(d->c.listener))
+	if (d->c.listener && gw_listener_again(d->c.listener)) {
 		h->features |= GW_FEATURE_MULTIFD | GW_FEATURE_ZLIB |
 			       GW_FEATURE_ZSTD;
+		if (vm->ops->disks)
+			h->features |= GW_FEATURE_DISKS;
+	}
 	memcpy(h->session, d->session, sizeof(h->session));
 	h->required = d->c.params->verify ? GW_FEATURE_VERIFY : 0;
 	h->page_bytes = GW_PAGE_SIZE;
@@ -36,6 +39,7 @@ static int check_connections(struct gw_dest *d, const struct gw_hello *theirs,
 			     struct gw_error *err)
 {
 	d->nchannels = theirs->channels;
+	d->ndisks = theirs->disks;
 	if (theirs->channels && !(d->features & GW_FEATURE_MULTIFD))
 		return gw_fail_as(err, GW_FAULT_REFUSED, ENOTSUP,
 				  "the source wants %u channels, which were not agreed on",
@@ -95,7 +99,7 @@ static int await_connections(struct gw_dest *d, struct gw_error *err)
 	d->join.listener = d->c.listener;
 	d->join.session = d->session;
 	d->join.cancel = d->c.cancel;
-	d->join.n = d->nchannels;
+	d->join.n = d->nchannels + d->ndisks;
 	return gw_join_wait(&d->join,
 			    d->c.params->connect_timeout_ns / GW_NS_PER_MS,
 			    err);
@@ -167,7 +171,10 @@ static void say_where(struct gw_dest *d, struct gw_error *err, bool not_here)
 		return;
 	memcpy(why, err->msg, sizeof(why));
 	gw_fail_as(err, not_here ? err->fault : GW_FAULT_UNCERTAIN, err->code,
-		   "%.800s; the VM is the source's%s", why,
+		   "%.700s; the VM is the source's%s%s", why,
+		   gw_dest_disks_touched(d) ?
+			   " and what its disks hold here is worth nothing" :
+			   "",
 		   !not_here  ? " unless the QEMU here runs it: end that" :
 		   d->c.vm->info.waiting ?
 				", the QEMU here waits for another migration" :
@@ -198,6 +205,7 @@ static void fall_back(struct gw_dest *d, struct gw_error *err)
 	if (!d->source_owns && !d->stranger)
 		tell(d, err, not_here);
 	say_where(d, err, not_here);
+	gw_dest_disks_free(d);
 	gw_progress_status(d->c.progress, err->fault == GW_FAULT_CANCELLED ?
 						  GODWIT_STATUS_CANCELLED :
 						  GODWIT_STATUS_FAILED);
@@ -210,6 +218,7 @@ static void free_dest(struct gw_dest *d)
 	gw_channels_stop(&d->channels);
 	gw_join_close(&d->join);
 	gw_prepare_stop(&d->prepare);
+	gw_dest_disks_free(d);
 	gw_reader_fini(&d->in);
 	XXH3_freeState(d->device_hash);
 	free(d->device);

@@ -10,6 +10,7 @@
 #include "base/writer.h"
 #include "dest/channels.h"
 #include "dest/dest.h"
+#include "dest/disks.h"
 #include "dest/join.h"
 #include "dest/prepare.h"
 #include "wire/hello.h"
@@ -55,6 +56,8 @@ struct gw_dest {
 	bool uncertain;	  /* READY was said and nobody answered */
 	bool source_owns; /* the source said that it keeps the VM */
 	uint64_t verified[GW_RAM_MAX_BLOCKS]; /* pages compared, per block */
+	uint32_t ndisks; /* their connections follow those of channels */
+	struct gw_dest_disks *disks; /* NULL: none yet */
 	/* device state */
 	uint8_t *device;
 	size_t device_len, device_cap;

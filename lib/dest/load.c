@@ -272,6 +272,8 @@ static int device_end(struct gw_dest *d, const struct gw_record *rec,
 	if (d->verify && !d->now->verified)
 		return gw_fail_as(err, GW_FAULT_VERIFY, EPROTO,
 				  "verification was asked for, but the source sent no hashes");
+	if (gw_dest_disks_check(d, err))
+		return -err->code;
 	if (d->phase != GW_DEST_DEVICE || rec->len != 16)
 		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
 				  "the device state ends before the RAM is complete");
@@ -316,6 +318,14 @@ static int record(struct gw_dest *d, struct gw_error *err)
 	switch (rec.type) {
 	case GW_RECORD_EXTENTS:
 		return extents(d, &rec, err);
+	case GW_RECORD_DISKS:
+		return gw_dest_disks_serve(d, &rec, err);
+	case GW_RECORD_DISKS_PROGRESS:
+		return gw_dest_disks_progress(d, &rec, err);
+	case GW_RECORD_DISKS_END:
+		gw_read_skip(&d->in, rec.len);
+		r = bad(d, err);
+		return r ? r : gw_dest_disks_end(d, err);
 	case GW_RECORD_STOPPED:
 		gw_read_skip(&d->in, rec.len);
 		return bad(d, err);

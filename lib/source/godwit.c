@@ -223,19 +223,32 @@ static int open_channels(struct gw_source *s, const uint8_t *session,
 static int setup(struct gw_source *s, struct gw_error *err)
 {
 	struct gw_hello theirs;
-	int r = gw_source_greet(s, false, &theirs, err);
+	int r = gw_source_disks_list(s, err);
 
+	if (!r)
+		r = gw_source_greet(s, false, &theirs, err);
 	if (r)
 		return r;
 	gw_hello_fini(&theirs);
 	s->holes = s->verify;
 	r = open_channels(s, theirs.session, err);
+	if (!r)
+		r = gw_source_disks_join(s, theirs.session,
+					 gw_source_channels(s->c.params), err);
 	if (r)
 		return r;
 	s->stage = malloc(STAGE);
 	return s->stage ? 0 :
 			  gw_fail(err, ENOMEM,
 				  "no memory for %u bytes of pages", STAGE);
+}
+
+/* Has the other side, the user or a copy of a disk given up? */
+static int check(struct gw_source *s, struct gw_error *err)
+{
+	int r = gw_source_peer_check(s, err);
+
+	return r ? r : gw_source_disks_check(s, err);
 }
 
 static int begin(struct gw_source *s, struct gw_error *err)
@@ -283,7 +296,7 @@ const struct gw_target_ops gw_target_godwit = {
 	.extents = extents,
 	.hole = hole,
 	.pass_end = pass_end,
-	.check = gw_source_peer_check,
+	.check = check,
 	.device = device,
 	.hand_over = gw_source_hand_over,
 	.tell = gw_source_peer_tell,

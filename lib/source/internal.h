@@ -9,6 +9,7 @@
 #include "base/reader.h"
 #include "base/writer.h"
 #include "source/converge.h"
+#include "source/disks.h"
 #include "source/encode.h"
 #include "source/limit.h"
 #include "source/source.h"
@@ -20,6 +21,7 @@
 #include "base/log.h"
 
 struct gw_source;
+struct gw_source_disks;
 struct gw_senders;
 
 /*
@@ -74,6 +76,7 @@ struct gw_source {
 	struct gw_limit limit;
 	struct gw_converge converge;
 	char throttle_why[256]; /* why the vCPUs cannot be slowed, or "" */
+	struct gw_source_disks *disks; /* NULL: none are copied */
 	bool holes;		/* say what became a hole since it was sent */
 	struct gw_image_source *image; /* owned by image.c */
 	struct gw_senders *senders; /* sender.h; NULL: no channels */

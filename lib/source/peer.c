@@ -31,6 +31,11 @@ static void fill_hello(struct gw_source *s, struct gw_hello *h)
 		h->required |= GW_FEATURE_ZLIB;
 	else if (strcmp(s->c.params->compress, "none"))
 		h->required |= GW_FEATURE_ZSTD;
+	h->disks = gw_source_disks_count(s);
+	if (vm->ops->disks)
+		h->features |= GW_FEATURE_DISKS;
+	if (h->disks)
+		h->required |= GW_FEATURE_DISKS;
 	h->page_bytes = GW_PAGE_SIZE;
 	h->ram = vm->ram; /* described only; never freed through here */
 }
@@ -112,7 +117,8 @@ static int next_record(struct gw_source *s, struct gw_record *rec,
 		}
 		if (rec->type == GW_RECORD_READY ||
 		    rec->type == GW_RECORD_RUNNING ||
-		    rec->type == GW_RECORD_VERIFY_END)
+		    rec->type == GW_RECORD_VERIFY_END ||
+		    rec->type == GW_RECORD_DISKS_READY)
 			return 0;
 		if (rec->mandatory) {
 			gw_read_fail(&s->in, ENOTSUP,

@@ -97,7 +97,9 @@ static int iterate(struct gw_source *s, struct gw_error *err)
 	int r;
 
 	gw_progress_status(s->c.progress, GODWIT_STATUS_ACTIVE);
-	r = gw_source_pass_first(s, err);
+	r = gw_source_disks_copy(s, err);
+	if (!r)
+		r = gw_source_pass_first(s, err);
 	gw_pause_at(GW_PAUSE_SOURCE_PASS);
 	while (!r) {
 		r = gw_source_pass_pace(s, err);
@@ -169,7 +171,9 @@ static void fall_back(struct gw_source *s, struct gw_error *err)
 	gw_source_unthrottle(s);
 	if (s->track)
 		gw_track_stop(s->track);
+	gw_source_disks_cut(s);
 	r = vm->ops->save_abort(vm, &undo);
+	gw_source_disks_free(s);
 	say_where(s, err, r, &undo);
 	/*
 	 * A destination that is told throws away what it has. Not if that may
@@ -188,6 +192,7 @@ static void free_source(struct gw_source *s)
 		return;
 	gw_senders_stop(s->senders);
 	gw_source_image_free(s);
+	gw_source_disks_free(s);
 	gw_encode_fini(&s->encode);
 	free(s->stage);
 	gw_reader_fini(&s->in);
@@ -253,6 +258,8 @@ int gw_source_run(const struct gw_source_config *c, struct gw_error *err)
 	r = setup(s, err);
 	if (!r)
 		r = c->stopped ? stop_first(s, err) : iterate(s, err);
+	if (!r)
+		r = gw_source_disks_settle(s, err);
 	if (!r && !c->stopped)
 		r = gw_source_stop_vm(s, err);
 	if (!r)

@@ -27,7 +27,7 @@ struct gw_source_config {
 	struct gw_vm *vm;
 	/* where it goes: one of the two; both stay the caller's */
 	struct gw_chan *chan; /* connected, to a godwit */
-	const char *uri; /* where to connect channels; may be NULL: none */
+	const char *uri; /* where to connect further; may be NULL: nowhere */
 	struct gw_sink *sink; /* a file, a plain QEMU */
 	/* with a sink that does not run the VM itself */
 	bool stopped;  /* copy while the VM stands, not while it runs */

@@ -32,6 +32,11 @@
  *   gw.blank=N		every Nth round of those makes the pages zero (0: none)
  *   gw.direct=KIB[:THREADS]
  *			O_DIRECT reads of KIB each from /dev/vda (1024:4)
+ *   gw.disk=MIB[:BLOCKS_PER_S]
+ *			the first MIB of /dev/vda written once, then its blocks
+ *			rewritten at random, each checked before that, and all
+ *			of them in order (counted as direct=). O_DIRECT;
+ *			BLOCKS_PER_S 0 (the default) is full speed
  *
  * Theory of operation: the threads share nothing but the counters.  The ticker
  * also re-reads the file and the touched memory, a slice per tick.  The writer
@@ -40,8 +45,10 @@
  * address order, so that each page is looked at again within a known time.  The
  * looper adds to what is in its pages, so that damage stays in them until it
  * comes by to check: one page for so many that it writes, in address order, and
- * every page before it is made zero.  The readers never write to their buffers: a page that only the disk wrote is what
- * a migration easily loses.
+ * every page before it is made zero.  The writer to the disk does as the writer
+ * to memory, with blocks: the generations are in memory, so a disk that is older
+ * or newer than the memory shows.  The readers never write to their buffers: a
+ * page that only the disk wrote is what a migration easily loses.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -93,6 +100,8 @@ static struct {
 	uint64_t loop_blank;
 	uint64_t direct_kib;
 	uint64_t direct_threads;
+	uint64_t disk_mib;
+	uint64_t disk_rate;
 } conf = {
 	.tick_ms = 100,
 	.file_mib = 4,
@@ -223,6 +232,7 @@ static void check_memory(void)
 	struct sysinfo info;
 	uint64_t free;
 
+	want += conf.disk_mib / 256;
 	want += 2 * conf.direct_threads * conf.direct_kib >> 10;
 	sysinfo(&info);
 	free = info.freeram * (uint64_t)info.mem_unit / MIB;
@@ -664,6 +674,98 @@ static void direct_start(void)
 		start(direct_run, (void *)(i + 1));
 }
 
+/* The writer to the disk ------------------------------------------------- */
+
+static struct {
+	int fd;
+	uint64_t *generation;	/* what each block must hold */
+	uint64_t blocks;
+	struct gw_page *buffer;	/* DISK_RUN of them */
+} disk;
+
+#define DISK_RUN 64
+
+static void disk_io(bool out, uint64_t block, uint64_t n)
+{
+	ssize_t want = n * GW_PAGE;
+	ssize_t done = out ? pwrite(disk.fd, disk.buffer, want, block * GW_PAGE)
+			   : pread(disk.fd, disk.buffer, want, block * GW_PAGE);
+
+	if (done == want)
+		return;
+	bad("disk block=%" PRIu64 " %s=%zd %s", block, out ? "write" : "read",
+	    done, done < 0 ? strerror(errno) : "short");
+	sleep_until(now_ns() + NS_PER_S / 10);
+}
+
+/* All of @n blocks: what was written last, and nothing else. */
+static void disk_verify(uint64_t block, uint64_t n)
+{
+	disk_io(false, block, n);
+	for (uint64_t i = 0; i < n; i++) {
+		const struct gw_page *b = &disk.buffer[i];
+
+		if (gw_page_ok(b, block + i, disk.generation[block + i]))
+			continue;
+		bad("disk block=%" PRIu64 " want=%" PRIu64 " has magic=%" PRIx64
+		    " number=%" PRIu64 " generation=%" PRIu64, block + i,
+		    disk.generation[block + i], b->magic, b->number,
+		    b->generation);
+	}
+	atomic_fetch_add_explicit(&direct_verified, n, memory_order_relaxed);
+}
+
+static void disk_prepare(void)
+{
+	size_t body = sizeof(disk.buffer->body) / 8;
+	off_t size;
+
+	if (!conf.disk_mib)
+		return;
+	disk.fd = open(DISK_PATH, O_RDWR | O_DIRECT);
+	if (disk.fd < 0)
+		give_up("gw.disk: %s: %s", DISK_PATH, strerror(errno));
+	size = lseek(disk.fd, 0, SEEK_END);
+	disk.blocks = conf.disk_mib * MIB / GW_PAGE;
+	if (size < (off_t)(conf.disk_mib * MIB))
+		give_up("gw.disk=%" PRIu64 ": %s has %jd bytes only",
+			conf.disk_mib, DISK_PATH, (intmax_t)size);
+	disk.generation = get_memory(disk.blocks * 8, "gw.disk");
+	disk.buffer = get_memory(DISK_RUN * GW_PAGE, "gw.disk");
+	for (uint64_t b = 0; b < disk.blocks; b += DISK_RUN) {
+		for (uint64_t i = 0; i < DISK_RUN; i++) {
+			gw_page_make(&disk.buffer[i], b + i, 1, body);
+			disk.generation[b + i] = 1;
+		}
+		disk_io(true, b, DISK_RUN);
+	}
+}
+
+static void *disk_run(void *arg)
+{
+	size_t body = sizeof(disk.buffer->body) / 8;
+	uint64_t sweep = 0, due = now_ns();
+
+	for (uint64_t count = 0;; count++) {
+		uint64_t b = gw_mix(count) % disk.blocks;
+
+		disk_verify(b, 1);
+		gw_page_make(disk.buffer, b, ++disk.generation[b], body);
+		disk_io(true, b, 1);
+		if (count % 16 == 0) {
+			disk_verify(sweep, DISK_RUN);
+			sweep = (sweep + DISK_RUN) % disk.blocks;
+		}
+		if (!conf.disk_rate)
+			continue;
+		due += NS_PER_S / conf.disk_rate;
+		if (now_ns() > due + NS_PER_S / 10)
+			due = now_ns();
+		sleep_until(due);
+	}
+	return arg;
+}
+
 /* Ticks ------------------------------------------------------------------ */
 
 static void __attribute__((noreturn)) tick_run(void)
@@ -746,6 +848,8 @@ static void parse_option(const char *option)
 		{ "blank", "N", { &conf.loop_blank }, 1 },
 		{ "direct", "KIB[:THREADS]",
 		  { &conf.direct_kib, &conf.direct_threads }, 2 },
+		{ "disk", "MIB[:BLOCKS_PER_S]",
+		  { &conf.disk_mib, &conf.disk_rate }, 2 },
 	};
 	size_t len = strcspn(option, "=");
 
@@ -826,11 +930,14 @@ int main(void)
 	clear_write();
 	touch_write();
 	dirty_prepare();
+	disk_prepare();
 	if (dirty.pages)
 		start(dirty_run, NULL);
 	loop_prepare();
 	if (loop.pages)
 		start(loop_run, NULL);
 	direct_start();
+	if (conf.disk_mib)
+		start(disk_run, NULL);
 	tick_run();
 }

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "vm/qemu/agent.h"
+#include "vm/qemu/disks.h"
 #include "vm/qemu/qmp.h"
 #include "vm/qemu/rundir.h"
 #include "vm/qemu/throttle.h"
@@ -53,6 +54,8 @@ struct gw_qemu {
 
 	/* destination */
 	bool loading; /* QMP `migrate-incoming` was given */
+
+	struct gw_qemu_disks disks;
 };
 
 static inline struct gw_qemu *gw_qemu_of(struct gw_vm *vm)
@@ -125,6 +128,12 @@ void gw_qemu_stay(struct gw_vm *vm);
 
 /* ram.c: which blocks there are, and where */
 int gw_qemu_find_ram(struct gw_qemu *q, struct gw_error *err) GW_MUST_CHECK;
+
+/* disks.c */
+/* What a godwit that was killed left in this QEMU. */
+int gw_qemu_disks_clean(struct gw_qemu *q, struct gw_error *err) GW_MUST_CHECK;
+/* The socket's folder, if it is ours alone. */
+void gw_qemu_disks_fini(struct gw_qemu *q);
 
 /* check.c */
 int gw_qemu_check(struct gw_vm *vm, bool source, struct gw_error *err);

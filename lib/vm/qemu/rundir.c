@@ -197,7 +197,8 @@ static bool is_ours(const char *name)
 	static const char *const files[] = { "vm.json",	    "monitors.cfg",
 					     "qmp.sock",    "status.sock",
 					     "front.sock",  "agent.sock",
-					     "move.lock",   "handover.json" };
+					     "move.lock",   "handover.json",
+					     "nbd.sock" };
 
 	for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) {
 		size_t n = strlen(files[i]), all = strlen(name);

@@ -13,6 +13,7 @@
  *	BASE/NAME/agent.sock	the agent in QEMU
  *	BASE/NAME/move.lock	locked by, and with the pid of, who moves it
  *	BASE/NAME/handover.json	struct gw_note
+ *	BASE/NAME/nbd.sock	the disks of a VM that arrives (disks.h)
  *
  * BASE is $GODWIT_RUNTIME_DIR, else $XDG_RUNTIME_DIR/godwit, else
  * /run/godwit; it and all in it is for its owner only. A folder whose lock is

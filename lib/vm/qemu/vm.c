@@ -183,6 +183,8 @@ static int attach(struct gw_qemu *q, const struct gw_cancel *cancel,
 	if (!q->qmp)
 		return -err->code;
 	/* Enough for what QEMU does alone; check() refuses the rest. */
+	if (gw_qemu_disks_clean(q, err))
+		return -err->code;
 	if (!q->ref.agent[0])
 		return describe(q, err);
 	if (gw_agent_open(q->ref.agent, ATTACH_TIMEOUT_MS, NULL, &q->agent,
@@ -223,6 +225,7 @@ static void op_close(struct gw_vm *vm)
 
 	gw_qemu_save_end(q);
 	gw_qemu_unthrottle(q);
+	gw_qemu_disks_fini(q);
 	gw_devstream_fini(&q->stream);
 	gw_ram_fini(&vm->ram);
 	gw_agent_close(q->agent);
@@ -275,6 +278,7 @@ static const struct gw_vm_ops ops = {
 	.load_abort = gw_qemu_load_abort,
 	.run = gw_qemu_run,
 	.stay = gw_qemu_stay,
+	.disks = &gw_qemu_disk_ops,
 	.close = op_close,
 };
 
