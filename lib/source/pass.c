@@ -180,6 +180,13 @@ static void measure(struct gw_source *s)
 					  (double)(s->pass_ns + 1));
 	if (limit && s->bandwidth > limit)
 		s->bandwidth = limit;
+	/* Deltas and compressed pages: a page is less than its bytes. In the
+	 * first pass the zero pages would say so of all. */
+	s->ram_rate = s->bandwidth;
+	if (s->now->pass > 1 && s->pass_ns > GW_NS_PER_MS &&
+	    (s->encode.active || s->now->compress_pages))
+		s->ram_rate = (uint64_t)((double)s->pass_ram * 1e9 /
+					 (double)s->pass_ns);
 }
 
 /* Send what the bitmaps hold. */

@@ -77,11 +77,11 @@ static int scan_and_decide(struct gw_source *s, enum gw_verdict *v,
 		(uint64_t)((double)(n->remaining / GW_PAGE_SIZE) * 1e9 /
 			   (double)(s->last_scan_ns - since + 1));
 	n->expected_downtime_ns =
-		gw_converge_estimate(n->remaining, s->bandwidth);
+		gw_converge_estimate(n->remaining, s->ram_rate);
 	p = (struct gw_converge_pass){ .pass = n->pass,
 				       .sent = s->pass_ram,
 				       .remaining = n->remaining,
-				       .bandwidth = s->bandwidth };
+				       .bandwidth = s->ram_rate };
 	*v = gw_converge_decide(&s->converge, s->c.params, &p);
 	gw_source_throttle(s);
 	gw_debug("pass %u: %llu of %llu bytes left, %llu bytes/s, throttle %u, verdict %d",
