@@ -7,10 +7,10 @@
  *
  *	ratio, work	of each class: a few pages now and then while it is not
  *			compressed, all of them while it is
- *	link		while nothing is compressed. Compressed bytes may leave
- *the link idle and say less: so from time to time everything goes plain for a
- *moment (a probe), but for what is too much for the link even so. A bandwidth
- *limit is a link too.
+ *	link		while nothing is compressed. Compressed bytes may leave the
+ *			link idle and say less: so from time to time everything
+ *			goes plain for a moment (a probe), but for what is too much
+ *			for the link even so. A bandwidth limit is a link too.
  *
  * Any thread; gw_now_ns() is the caller's, so that a test can have its own.
  */

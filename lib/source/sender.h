@@ -3,9 +3,8 @@
  * sender.h - channels: each is a connection of its own with a thread that
  * takes tasks from the one queue (workers.h), looks for zero pages and deltas,
  * compresses and writes multifd packets: mostly one per task; deltas have their
- * own, and so has what is compressed among what is not. What was not copied for
- * a delta or to be compressed goes out straight from the guest's RAM. At the
- * end of a pass every channel says SYNC.
+ * own, and so has what is compressed among what is not. What was not copied for a delta or to be compressed goes out
+ * straight from the guest's RAM. At the end of a pass every channel says SYNC.
  *
  * A page is in at most one packet between two SYNCs, which is what the passes
  * are made of; so no packet overtakes another that matters. The first error,

@@ -83,7 +83,8 @@ int gw_workers_add(struct gw_workers *w, int block, uint64_t first, uint64_t n,
 		   bool zero, struct gw_error *err) GW_MUST_CHECK;
 
 /* Wait until all that was added is carried away, and synced. */
-int gw_workers_drain(struct gw_workers *w, struct gw_error *err) GW_MUST_CHECK;
+int gw_workers_drain(struct gw_workers *w,
+		     struct gw_error *err) GW_MUST_CHECK;
 
 /* What waits in the queue is dropped; what is being done is waited for.
  * Idempotent; a zeroed @w is fine. */
