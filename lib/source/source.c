@@ -158,6 +158,8 @@ static void fall_back(struct gw_source *s, struct gw_error *err)
 	bool cancelled = err->fault == GW_FAULT_CANCELLED;
 	int r;
 
+	/* First of all, like the tracker: a guest that waits must go on. */
+	gw_source_unthrottle(s);
 	if (s->go_sent && !s->peer_not_here) {
 		gw_progress_status(s->c.progress, GODWIT_STATUS_FAILED);
 		return;
@@ -167,8 +169,6 @@ static void fall_back(struct gw_source *s, struct gw_error *err)
 		err->fault = GW_FAULT_FAILED;
 	if (cancelled)
 		gw_progress_status(s->c.progress, GODWIT_STATUS_CANCELLING);
-	/* These first: a guest that waits for them must go on. */
-	gw_source_unthrottle(s);
 	if (s->track)
 		gw_track_stop(s->track);
 	gw_source_disks_cut(s);
@@ -266,6 +266,8 @@ int gw_source_run(const struct gw_source_config *c, struct gw_error *err)
 		r = s->to->hand_over(s, err);
 	if (r)
 		fall_back(s, err);
+	else /* not while it stands: that would be downtime */
+		gw_source_unthrottle(s);
 	if (s->track)
 		gw_track_close(s->track);
 	if (!r)

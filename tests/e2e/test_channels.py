@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""XBZRLE, channels and compression in every combination, between two godwits
-and with plain QEMUs at either end; a connection that is cut, stalls or comes
-in pieces.
+"""XBZRLE, channels, compression and trackers in every combination; one of
+several connections that is cut, stalls or comes in pieces. What plain QEMUs
+send or take over channels is in test_receive.py and test_multifd_out.py, more of
+it here for `make soak`.
 
 The guest runs the writer of 2011 (gw.loop: 12 bytes change in every 1111, and
 every third round makes its pages zero) beside the usual loads, and checks all
@@ -19,7 +20,7 @@ import time
 import pytest
 
 import harness
-from harness import (OK, UNCERTAIN, USAGE, Pair, assert_one_story,
+from harness import (OK, UNCERTAIN, Pair, assert_one_story,
                      said, wait_until)
 from test_move import Traveller
 
@@ -295,7 +296,7 @@ def test_one_connection_misbehaves(pair, how, fault, where):
     if where == 0 and fault.get("cut", 0) > 1000:
         # pages are on the channels: 60 kB into it there are records only
         fault = dict(cut=2000)
-    rx, at = pair.env.receive(pair.b)
+    rx, at = pair.env.receive(pair.b, TCP, "--connect-timeout", "5s")
     road = Road(at, where, **fault)
     try:
         tx = pair.env.migrate(pair.a, road.uri, *SLOW, *HOW[how], "--verify",
@@ -303,7 +304,7 @@ def test_one_connection_misbehaves(pair, how, fault, where):
         moved = pair.settled(tx, rx)
         assert road.happened, "nothing happened on that connection"
         assert moved == ("cut" not in fault), tx.stderr() + rx.stderr()
-        assert road.seen == 3
+        assert road.seen == 3 or not where
     finally:
         road.close()
 
@@ -369,60 +370,21 @@ def to_qemu(env, a, uri, *options):
 
 
 @pytest.mark.parametrize("machine", [OLD, NEW])
-@pytest.mark.parametrize("how", ["xbzrle", "none", "zlib", "zstd"])
-def test_into_a_plain_qemu_by(env, how, machine):
+def test_into_a_plain_qemu_by_xbzrle(env, machine):
     kw = dict(append=BUSY, machine=machine)
     a = env.guest("a", **kw)
     b = env.plain("b", incoming="defer", **kw)
     a.wait_tick(20)
     b.wait_up()
-    if how == "xbzrle":
-        options = ["--xbzrle"]
-        b.set("xbzrle")
-    else:
-        options = ["--channels", "2", "--compress", how]
-        b.set("multifd", multifd_channels=2, multifd_compression=how)
-    g = to_qemu(env, a, b.listen(), *options)
+    b.set("xbzrle")
+    g = to_qemu(env, a, b.listen(), "--xbzrle")
     assert g.wait() == OK, g.stderr() + env.read("b.qemu")
     result = g.result()
     assert result["ram"]["dirty-sync-count"] > 2
-    if how == "xbzrle":
-        assert result["xbzrle-cache"]["pages"] > 100
-    else:
-        assert result["channels"] == 2
+    assert result["xbzrle-cache"]["pages"] > 100
     assert a.status() == "postmigrate"
     looked_at(b)
     assert_one_story(a, b)
-
-
-def test_into_an_older_qemu_over_channels(env):
-    """QEMU 7.2 knows no zero pages on channels, among other things."""
-    if not harness.qemu_path("7.2"):
-        pytest.skip("QEMU 7.2 could not be unpacked on this machine")
-    kw = dict(append=BUSY, machine=OLD)
-    a = env.guest("a", **kw)
-    b = env.plain("b", incoming="defer", version="7.2", **kw)
-    a.wait_tick(20)
-    b.wait_up()
-    b.set("multifd", multifd_channels=2)
-    g = to_qemu(env, a, b.listen(), "--channels", "2")
-    assert g.wait() == OK, g.stderr() + env.read("b.qemu")
-    looked_at(b)
-    assert_one_story(a, b)
-
-
-def test_a_plain_qemu_takes_no_deltas_on_channels(env):
-    """Said before anything is connected or stopped."""
-    a = env.guest("a", append=BUSY)
-    a.wait_tick(10)
-    listener = socket.create_server(("127.0.0.1", 0))
-    g = to_qemu(env, a, f"tcp:127.0.0.1:{listener.getsockname()[1]}",
-                "--xbzrle", "--channels", "2")
-    assert g.wait() == USAGE, g.stderr()
-    assert "xbzrle" in said(g) and "channels" in said(g)
-    listener.close()
-    a.wait_more_ticks(5)
-    assert_one_story(a)
 
 
 @pytest.mark.parametrize("theirs", [
@@ -488,12 +450,10 @@ def nursery(module_env):
 
 FROM = [(c, z, m) for c in ("none", "zlib", "zstd")
         for z in ("none", "legacy", "multifd") for m in (NEW, OLD)]
-USUAL_FROM = covering(FROM)
 
 
-@pytest.mark.parametrize("compression, zero, machine", [
-    pytest.param(*row, marks=[] if row in USUAL_FROM else
-                 [pytest.mark.soak]) for row in FROM])
+@pytest.mark.soak
+@pytest.mark.parametrize("compression, zero, machine", FROM)
 def test_from_a_plain_qemu_with_multifd(nursery, compression, zero, machine):
     booted, a = nursery.source(machine)
     b = nursery.env.guest(nursery.name(), append=BUSY, machine=machine,
@@ -517,8 +477,9 @@ def test_from_a_plain_qemu_with_multifd(nursery, compression, zero, machine):
     b.kill()
 
 
-@pytest.mark.parametrize("which, cut", [(0, 5000), (1, 20), (1, 1 << 20),
-                                        (2, 8 << 20)])
+@pytest.mark.parametrize("which, cut", [
+    (0, 2000), (1, 20), *(pytest.param(*x, marks=pytest.mark.soak)
+                          for x in ((0, 200), (1, 1 << 20), (2, 8 << 20)))])
 def test_a_plain_qemu_loses_a_connection(nursery, which, cut):
     booted, a = nursery.source(NEW)
     b = nursery.env.guest(nursery.name(), append=BUSY, machine=NEW,
