@@ -211,6 +211,11 @@ static void put_reply(struct gw_qmp_client *c, const char *id,
 	bool first = true;
 	char name[16];
 
+	if (!ours.p) { /* QEMU could not read the client's either */
+		put(c, text.p, text.len);
+		put_text(c, "\r\n");
+		return;
+	}
 	if (id) {
 		put(c, text.p, (size_t)(ours.p - text.p));
 		put_text(c, id);

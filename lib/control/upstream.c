@@ -177,19 +177,24 @@ int gw_upstream_send(struct gw_upstream *u, uint64_t who, struct gw_span text,
 
 /* --- in ------------------------------------------------------------------- */
 
+/*
+ * QEMU answers in the order of the commands, but for those out-of-band. What
+ * it could not parse it answers without an id: that is the oldest.
+ */
 static int sort_reply(struct gw_upstream *u, struct gw_span text,
 		      struct gw_span id, struct gw_error *err)
 {
 	struct pending **at = &u->pending, *p;
-	uint64_t n = strtoull(id.p, NULL, 10), who;
+	uint64_t n = id.p ? strtoull(id.p, NULL, 10) : 0, who;
 
-	while (*at && (*at)->id != n)
+	while (id.p && *at && (*at)->id != n)
 		at = &(*at)->next;
 	p = *at;
 	if (!p) /* its time limit was over */
 		return 0;
 	*at = p->next;
 	who = p->who;
+	n = p->id;
 	free(p);
 	if (n == u->asked) {
 		u->answer = gw_json_load(text);
@@ -213,7 +218,7 @@ static int sort(struct gw_upstream *u, struct gw_span text,
 			u->ops->event(u->data, name, text);
 		return 0;
 	}
-	if (id.p)
+	if (id.p || (u->pending && gw_json_get(text, "error").p))
 		return sort_reply(u, text, id, err);
 	if (!u->greeted && gw_json_get(text, "QMP").p) {
 		u->greeted = true;
