@@ -47,7 +47,7 @@ struct gw_upstream {
 	/* gw_upstream_ask() */
 	uint64_t asked;
 	json_t *answer;
-	bool greeted;
+	bool greeted, negotiated;
 };
 
 static int gone(struct gw_upstream *u, struct gw_error *err)
@@ -232,9 +232,11 @@ static int digest(struct gw_upstream *u, struct gw_error *err)
 {
 	char why[GW_QMP_WHY];
 	struct gw_span v;
-	int r;
+	int r = 0;
 
-	while ((r = gw_qmp_text_next(&u->in, &v, why)) > 0) {
+	/* One after the other: what follows the greeting is for later. */
+	while (u->greeted <= u->negotiated &&
+	       (r = gw_qmp_text_next(&u->in, &v, why)) > 0) {
 		if (gw_json_check(v, why) || *v.p != '{')
 			return strange(u, err, why);
 		r = sort(u, v, err);
@@ -250,6 +252,8 @@ int gw_upstream_work(struct gw_upstream *u, struct gw_error *err)
 	int r = flush(u, err);
 	ssize_t n;
 
+	if (!r)
+		r = digest(u, err);
 	while (!r) {
 		n = recv(u->fd, buf, sizeof(buf), MSG_DONTWAIT);
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -346,6 +350,7 @@ static int greet(struct gw_upstream *u, struct gw_error *err)
 	if (r)
 		return r == -ETIMEDOUT ? -EBUSY : r;
 	u->oob = offers_oob(u->greeting);
+	u->negotiated = true;
 	answer = gw_upstream_ask(u, "qmp_capabilities",
 				 u->oob ? json_pack("{s:[s]}", "enable",
 						    "oob") :

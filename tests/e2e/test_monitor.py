@@ -330,13 +330,13 @@ def session(source, dest, tmp):
     source.wait_status("failed")
     say(source, "query-migrate")
     # one that is cancelled
-    say(source, "migrate-set-parameters", max_bandwidth=1 << 20,
+    say(source, "migrate-set-parameters", max_bandwidth=1 << 24,
         downtime_limit=10, xbzrle_cache_size=1 << 25, multifd_channels=4,
         announce_rounds=3)
     p = say(source, "query-migrate-parameters")["return"]
     assert (p["max-bandwidth"], p["downtime-limit"], p["xbzrle-cache-size"],
             p["multifd-channels"], p["announce-rounds"]) == \
-        (1 << 20, 10, 1 << 25, 4, 3)
+        (1 << 24, 10, 1 << 25, 4, 3)
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as black:
         say(source, "migrate",
             uri=f"tcp:127.0.0.1:{black.getsockname()[1]}")
@@ -678,11 +678,12 @@ def test_a_script_moves_a_guest(env):
     assert check.wait() == OK, check.stderr()
     assert into.ask("migrate_incoming tcp:127.0.0.1:0") == ""
     port = re.search(r"\ttcp:127.0.0.1:(\d+)\n", into.ask("info migrate"))[1]
+    assert s.ask("migrate_set_speed 16") == ""
     assert s.ask(f"migrate -d tcp:127.0.0.1:{port}") == ""
     assert s.ask("migrate_set_speed 0") == ""
     assert s.ask("migrate_set_downtime 2") == ""
     # The end of the script waits for the end of the migration.
-    assert s.end() == FAILED  # of the errors above
+    assert s.end() == CANCELLED  # of the first one: nothing failed later
     assert "migrated in" in s.stdout(), s.stdout() + s.stderr()
     assert into.end() == OK, into.stdout()
     assert_continues(a, b)
