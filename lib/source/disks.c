@@ -36,6 +36,8 @@ struct gw_source_disks {
 	int64_t looked_ns, told_ns;
 	uint64_t least; /* the least that was left, and when */
 	int64_t least_ns;
+	uint64_t moved; /* bytes, both ways, and when they changed */
+	int64_t moved_ns;
 };
 
 static const struct gw_vm_disk_ops *ops_of(struct gw_source *s)
@@ -271,6 +273,26 @@ static void watch_stall(struct gw_source *s)
 	settle(s);
 }
 
+/* Copies that are not ready wait for answers all the time. */
+static int watch_silence(struct gw_source *s, struct gw_error *err)
+{
+	struct gw_source_disks *d = s->disks;
+	uint64_t moved = d->charged;
+
+	for (uint32_t i = 0; i < d->list.n; i++)
+		moved += gw_chan_bytes_read(d->pump[i].a);
+	if (moved != d->moved || !d->moved_ns) {
+		d->moved = moved;
+		d->moved_ns = gw_now_ns();
+	}
+	if (gw_now_ns() - d->moved_ns <= s->c.params->idle_timeout_ns)
+		return 0;
+	return gw_fail(err, ETIMEDOUT,
+		       "no byte of the disks from or to %s for %lld s",
+		       s->c.chan->peer,
+		       (long long)(s->c.params->idle_timeout_ns / GW_NS_PER_S));
+}
+
 static int wait_ready(struct gw_source *s, struct gw_error *err)
 {
 	struct pollfd p = { .fd = gw_cancel_fd(s->c.cancel), .events = POLLIN };
@@ -284,6 +306,8 @@ static int wait_ready(struct gw_source *s, struct gw_error *err)
 		if (r || s->disks->now.ready)
 			return r;
 		r = tell_progress(s, err);
+		if (!r)
+			r = watch_silence(s, err);
 		if (r)
 			return r;
 		watch_stall(s);
