@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/live.h"
 #include "base/pause.h"
 #include "base/units.h"
 #include "chan/pump.h"
@@ -139,33 +140,6 @@ static int explain(struct gw_source *s, int r, struct gw_error *err)
 	return r ? -err->code : 0;
 }
 
-static int look(struct gw_source *s, struct gw_error *err)
-{
-	struct gw_source_disks *d = s->disks;
-	int r = ops_of(s)->poll(s->c.vm, &d->now, err);
-
-	d->looked_ns = gw_now_ns();
-	r = explain(s, r, err);
-	if (r)
-		return r;
-	charge(s, d);
-	s->now->disk_total = d->now.total;
-	s->now->disk_done = d->now.done;
-	gw_progress_tick(s->c.progress);
-	return 0;
-}
-
-int gw_source_disks_check(struct gw_source *s, struct gw_error *err)
-{
-	struct gw_source_disks *d = s->disks;
-
-	if (!d || !d->copying || gw_now_ns() < d->looked_ns + LOOK_NS)
-		return 0;
-	return look(s, err);
-}
-
-/* --- copying -------------------------------------------------------------- */
-
 /*
  * Bytes per second for each of them; 0: no limit. While RAM goes too, half of
  * what is allowed in all: RAM has what they leave (charge()).
@@ -173,7 +147,7 @@ int gw_source_disks_check(struct gw_source *s, struct gw_error *err)
 static uint64_t share(const struct gw_source *s)
 {
 	unsigned int parts = s->disks->list.n * (s->disks->all_ready ? 2 : 1);
-	uint64_t all = s->c.params->max_bandwidth;
+	uint64_t all = GW_LIVE(s->c.params->max_bandwidth);
 
 	return all && all < parts ? 1 : all / parts;
 }
@@ -193,6 +167,33 @@ static int apply_limit(struct gw_source *s, struct gw_error *err)
 			gw_pump_limit(&d->pump[i], bps);
 	return ops_of(s)->speed(s->c.vm, bps, err);
 }
+
+static int look(struct gw_source *s, struct gw_error *err)
+{
+	struct gw_source_disks *d = s->disks;
+	int r = ops_of(s)->poll(s->c.vm, &d->now, err);
+
+	d->looked_ns = gw_now_ns();
+	r = explain(s, r, err);
+	if (r)
+		return r;
+	charge(s, d);
+	s->now->disk_total = d->now.total;
+	s->now->disk_done = d->now.done;
+	gw_progress_tick(s->c.progress);
+	return apply_limit(s, err);
+}
+
+int gw_source_disks_check(struct gw_source *s, struct gw_error *err)
+{
+	struct gw_source_disks *d = s->disks;
+
+	if (!d || !d->copying || gw_now_ns() < d->looked_ns + LOOK_NS)
+		return 0;
+	return look(s, err);
+}
+
+/* --- copying -------------------------------------------------------------- */
 
 /*
  * The destination connects to its QEMU's server when it reads our byte, so
