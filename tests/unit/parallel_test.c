@@ -192,6 +192,10 @@ static void move_with(uint32_t channels, const char *compress, bool xbzrle,
 	p.a.params.cache_size = 8 << 20;
 	p.a.params.verify = true;
 	pair_run(&p, 0);
+	if (p.a.r || p.b.r)
+		printf("%u channels, compress %s%s%s%s\n", channels, compress,
+		       xbzrle ? ", xbzrle" : "", fault ? ", " : "",
+		       fault ? fault : "");
 	check_moved(&p);
 	now = &p.a.progress.now;
 	CHECK(now->verified == PAGES);
