@@ -63,9 +63,9 @@ const struct cli_command cli_commands[] = {
 	  "accept one migration into a VM started with --incoming",
 	  URI_HELP VM_HELP
 	  "\nThe source is 'godwit migrate' or a plain QEMU ('migrate', best with\n"
-	  "capability return-path, without multifd and postcopy-ram). What has a '/' or a\n"
-	  "'.' in it and is no VM, or comes with --format, is a FILE, which takes what a\n"
-	  "plain QEMU sends.\n\n"
+	  "capability return-path, also with multifd, without postcopy-ram). What has a\n"
+	  "'/' or a '.' in it and is no VM, or comes with --format, is a FILE, which takes\n"
+	  "what a plain QEMU sends.\n\n"
 	  "  --format stream|mapped-ram  what FILE becomes (stream)\n" COMMON_HELP,
 	  GW_USE_RECEIVE, cmd_receive },
 	{ "save", "VM FILE [options]", "save a VM in a file",

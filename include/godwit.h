@@ -236,7 +236,7 @@ GODWIT_API int godwit_migrate(struct godwit_op *op, const char *uri,
 
 /*
  * Listen at @uri and accept one migration into a VM that waits for one, from a
- * godwit or from a plain QEMU (`migrate`, without multifd and postcopy-ram).
+ * godwit or from a plain QEMU (`migrate`, without postcopy-ram).
  * @listening (may be NULL) is told where, with the real port for port 0.
  *
  * A plain QEMU with capability return-path gives its VM up only when it is

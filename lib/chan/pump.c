@@ -11,7 +11,28 @@
 #include "base/scope.h"
 #include "base/thread.h"
 
-#define BUFFER (256u << 10)
+#define BUFFER	(256u << 10)
+#define STEP_NS (20 * GW_NS_PER_MS) /* between looks at the limit */
+
+/* @n bytes have gone. Time that was not used is lost, but for a moment. */
+static void pace(struct gw_pump_way *w, size_t n)
+{
+	int64_t now = gw_now_ns(), left;
+	uint64_t limit;
+
+	if (w->paid_ns < now - STEP_NS)
+		w->paid_ns = now - STEP_NS;
+	limit = __atomic_load_n(&w->limit, __ATOMIC_RELAXED);
+	if (limit)
+		w->paid_ns += (int64_t)((double)n / (double)limit * 1e9);
+	while ((left = w->paid_ns - gw_now_ns()) > 0 &&
+	       __atomic_load_n(&w->limit, __ATOMIC_RELAXED) &&
+	       !__atomic_load_n(&w->to->down, __ATOMIC_RELAXED)) {
+		struct timespec t = { 0, left < STEP_NS ? left : STEP_NS };
+
+		nanosleep(&t, NULL);
+	}
+}
 
 static int carry(struct gw_pump_way *w, struct gw_error *err)
 {
@@ -27,6 +48,7 @@ static int carry(struct gw_pump_way *w, struct gw_error *err)
 		r = gw_chan_write(w->to, w->buf, (size_t)n, err);
 		if (r)
 			return r;
+		pace(w, (size_t)n);
 	}
 	return gw_chan_shutdown_write(w->to, err);
 }
@@ -46,7 +68,10 @@ static void *run(void *arg)
 	if (r)
 		gw_pump_cut(p);
 	GW_LOCKED(&p->lock);
-	p->running--;
+	if (!--p->running) {
+		gw_chan_close(p->b);
+		p->b = NULL;
+	}
 	pthread_cond_broadcast(&p->ended);
 	return NULL;
 }
@@ -137,10 +162,17 @@ int gw_pump_wait(struct gw_pump *p, int64_t timeout_ms, struct gw_error *err)
 	return failure(p, err);
 }
 
+void gw_pump_limit(struct gw_pump *p, uint64_t bytes_per_s)
+{
+	__atomic_store_n(&p->way[1].limit, bytes_per_s, __ATOMIC_RELAXED);
+}
+
 void gw_pump_cut(struct gw_pump *p)
 {
+	GW_LOCKED(&p->lock);
 	gw_chan_shutdown(p->a);
-	gw_chan_shutdown(p->b);
+	if (p->b)
+		gw_chan_shutdown(p->b);
 }
 
 void gw_pump_stop(struct gw_pump *p)

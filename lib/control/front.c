@@ -59,9 +59,10 @@ const struct gw_qmp_param *gw_qmp_param_find(const char *qmp)
 const struct gw_param *gw_front_own_param(const char *name)
 {
 	const struct gw_param *d = gw_param_find(name);
+	int cap = gw_cap_find(name);
 
 	if (!d || !(d->uses & (GW_USE_MIGRATE | GW_USE_RECEIVE)) ||
-	    gw_cap_find(name) >= 0)
+	    (cap >= 0 && gw_caps[cap].kind == GW_CAP_PARAM))
 		return NULL;
 	for (const struct gw_qmp_param *q = gw_qmp_params; q->qmp; q++)
 		if (q->ours && !strcmp(q->ours, name))
@@ -438,8 +439,10 @@ static json_t *address_json(const char *uri)
 	if (u.scheme->kind == GW_URI_UNIX)
 		return json_pack("{s:s, s:s}", "type", "unix", "path", u.path);
 	if (u.scheme->kind == GW_URI_TCP)
-		return json_pack("{s:s, s:s, s:s}", "type", "inet", "host",
-				 *u.host ? u.host : "0.0.0.0", "port", u.port);
+		return json_pack("{s:s, s:s, s:s, s:b}", "type", "inet",
+				 "host", *u.host ? u.host : "0.0.0.0", "port",
+				 u.port, strchr(u.host, ':') ? "ipv6" : "ipv4",
+				 1);
 	return NULL;
 }
 
@@ -462,6 +465,9 @@ json_t *gw_front_query(struct gw_front *f, struct gw_error *err)
 	json_t *j, *a;
 
 	gw_session_state(f->session, &s);
+	/* QEMU has the numbers of its cache as soon as it is wanted. */
+	if (s.xbzrle && !s.stats.xbzrle_cache_size)
+		s.stats.xbzrle_cache_size = f->params.cache_size;
 	if (!strcmp(s.status, "none"))
 		j = json_object();
 	else

@@ -13,6 +13,7 @@ struct gw_qmp_client {
 	struct gw_qmp_text in;
 	char *out;
 	size_t out_len, out_cap;
+	unsigned int asked; /* QEMU, and not answered yet */
 	bool negotiated, oob, dead;
 	int fds[GW_UPSTREAM_MAX_FDS], nfds; /* came with the last bytes */
 };

@@ -30,6 +30,7 @@
 #define READ_SIZE   65536
 #define OUT_ENOUGH  (1u << 20)	/* read no more commands from who has this */
 #define OUT_TOO_MUCH (64u << 20) /* and drop who has this */
+#define MAX_ASKED    8	/* commands of one client that QEMU has */
 #define GENERIC	    "GenericError"
 #define NOT_FOUND   "CommandNotFound"
 
@@ -211,6 +212,11 @@ static void put_reply(struct gw_qmp_client *c, const char *id,
 	bool first = true;
 	char name[16];
 
+	if (!ours.p) { /* QEMU could not read the client's either */
+		put(c, text.p, text.len);
+		put_text(c, "\r\n");
+		return;
+	}
 	if (id) {
 		put(c, text.p, (size_t)(ours.p - text.p));
 		put_text(c, id);
@@ -245,8 +251,10 @@ static void on_reply(void *data, uint64_t who, struct gw_span text,
 	if (*f->name && gw_json_get(text, "return").p)
 		keep_named(s, f);
 	c = client_by_id(s, f->client);
-	if (c)
+	if (c) {
+		c->asked--;
 		put_reply(c, f->id, text, id);
+	}
 	free_forward(f);
 }
 
@@ -424,6 +432,7 @@ static void forward(struct gw_qmp_server *s, struct gw_qmp_client *c,
 	m->id_text = NULL;
 	f->next = s->forward;
 	s->forward = f;
+	c->asked++;
 }
 
 /* qmp_capabilities, the first command. */
@@ -542,13 +551,19 @@ static void value(struct gw_qmp_server *s, struct gw_qmp_client *c,
 	free(m.id_text);
 }
 
+/* Whoever asks much does not keep the others from QEMU. */
+static bool takes_more(const struct gw_qmp_client *c)
+{
+	return !c->dead && c->out_len < OUT_ENOUGH && c->asked < MAX_ASKED;
+}
+
 /* Commands one after the other, but not faster than they are answered. */
 static void digest(struct gw_qmp_server *s, struct gw_qmp_client *c)
 {
 	char why[GW_QMP_WHY];
 	struct gw_span v;
 
-	while (!c->dead && c->out_len < OUT_ENOUGH) {
+	while (takes_more(c)) {
 		int r = gw_qmp_text_next(&c->in, &v, why);
 
 		if (!r)
@@ -722,7 +737,7 @@ static void fill_poll(struct gw_qmp_server *s, struct pollfd *p,
 		const struct gw_qmp_client *c = s->client[i];
 		short events = 0;
 
-		if (c && c->out_len < OUT_ENOUGH)
+		if (c && takes_more(c))
 			events |= POLLIN;
 		if (c && c->out_len)
 			events |= POLLOUT;
@@ -736,14 +751,14 @@ static void serve_client(struct gw_qmp_server *s, int i, short revents)
 
 	if (!c)
 		return;
-	if (c->out_len && !c->dead) {
+	if (c->out_len && !c->dead)
 		write_client(c);
-		digest(s, c); /* what waited for room */
-	}
+	digest(s, c); /* what waited */
 	if (revents & (POLLIN | POLLHUP | POLLERR))
 		read_client(s, c);
 	if (c->out_len && !c->dead)
 		write_client(c);
+	digest(s, c); /* there may be room now, and nothing else to wake us */
 	if (c->dead) {
 		free_client(c);
 		s->client[i] = NULL;

@@ -15,8 +15,8 @@
 
 /* Where in a token. Of numbers: after '-', after a leading 0, in the whole
  * part, after '.', in the fraction, after 'e', after its sign, in the
- * exponent. */
-enum { START, STRING, ESCAPE, WORD, MINUS, ZERO, WHOLE, DOT, FRACTION, E,
+ * exponent. LOST: behind a byte that cannot be there. */
+enum { LOST = -1, START, STRING, ESCAPE, WORD, MINUS, ZERO, WHOLE, DOT, FRACTION, E,
        E_SIGN, EXPONENT };
 
 /* What a byte does. */
@@ -122,6 +122,15 @@ static int step_number(struct gw_qmp_text *t, unsigned char c)
 static int step(struct gw_qmp_text *t, unsigned char c)
 {
 	switch (t->state) {
+	case LOST:
+		/* The next end of a line, bracket or such may be sound. */
+		if ((c >= 0x20 || c == '\t') && c < 0xfe &&
+		    !strchr("{}[]:,", c)) {
+			t->start++;
+			return MORE;
+		}
+		t->state = START;
+		return step(t, c);
 	case START:
 		if (c && strchr(" \t\r\n", c)) {
 			if (t->start == t->scan && !t->braces && !t->brackets)
@@ -206,7 +215,9 @@ int gw_qmp_text_next(struct gw_qmp_text *t, struct gw_span *value,
 		if (what == STRAY) {
 			strcpy(why, "JSON parse error, stray '");
 			quote(why, t->buf + t->token, t->scan - t->token);
-			return reset(t);
+			reset(t);
+			t->state = LOST;
+			return -EBADMSG;
 		}
 		if (t->scan - t->start > max)
 			return too_much(t, "token size", why);

@@ -325,6 +325,7 @@ int gw_session_begin(struct gw_session *s, const struct gw_session_plan *plan,
 	{
 		GW_LOCKED(&s->lock);
 		s->state.incoming = plan->incoming;
+		s->state.xbzrle = plan->params.xbzrle;
 		s->state.listening[0] = '\0';
 		s->state.error.code = 0;
 		memset(&s->state.stats, 0, sizeof(s->state.stats));

@@ -73,7 +73,7 @@ int gw_session_set(struct gw_session *s, const char *name, const char *value,
 /* How it stands with the last operation. */
 struct gw_session_state {
 	char status[24]; /* "none": there was none */
-	bool incoming, busy;
+	bool incoming, busy, xbzrle;
 	char listening[160]; /* URI; "": no */
 	struct godwit_stats stats;
 	struct gw_error error; /* why it failed; code 0: it did not */

@@ -47,7 +47,7 @@ struct gw_upstream {
 	/* gw_upstream_ask() */
 	uint64_t asked;
 	json_t *answer;
-	bool greeted;
+	bool greeted, negotiated;
 };
 
 static int gone(struct gw_upstream *u, struct gw_error *err)
@@ -177,19 +177,24 @@ int gw_upstream_send(struct gw_upstream *u, uint64_t who, struct gw_span text,
 
 /* --- in ------------------------------------------------------------------- */
 
+/*
+ * QEMU answers in the order of the commands, but for those out-of-band. What
+ * it could not parse it answers without an id: that is the oldest.
+ */
 static int sort_reply(struct gw_upstream *u, struct gw_span text,
 		      struct gw_span id, struct gw_error *err)
 {
 	struct pending **at = &u->pending, *p;
-	uint64_t n = strtoull(id.p, NULL, 10), who;
+	uint64_t n = id.p ? strtoull(id.p, NULL, 10) : 0, who;
 
-	while (*at && (*at)->id != n)
+	while (id.p && *at && (*at)->id != n)
 		at = &(*at)->next;
 	p = *at;
 	if (!p) /* its time limit was over */
 		return 0;
 	*at = p->next;
 	who = p->who;
+	n = p->id;
 	free(p);
 	if (n == u->asked) {
 		u->answer = gw_json_load(text);
@@ -213,7 +218,7 @@ static int sort(struct gw_upstream *u, struct gw_span text,
 			u->ops->event(u->data, name, text);
 		return 0;
 	}
-	if (id.p)
+	if (id.p || (u->pending && gw_json_get(text, "error").p))
 		return sort_reply(u, text, id, err);
 	if (!u->greeted && gw_json_get(text, "QMP").p) {
 		u->greeted = true;
@@ -227,9 +232,11 @@ static int digest(struct gw_upstream *u, struct gw_error *err)
 {
 	char why[GW_QMP_WHY];
 	struct gw_span v;
-	int r;
+	int r = 0;
 
-	while ((r = gw_qmp_text_next(&u->in, &v, why)) > 0) {
+	/* One after the other: what follows the greeting is for later. */
+	while (u->greeted <= u->negotiated &&
+	       (r = gw_qmp_text_next(&u->in, &v, why)) > 0) {
 		if (gw_json_check(v, why) || *v.p != '{')
 			return strange(u, err, why);
 		r = sort(u, v, err);
@@ -245,6 +252,8 @@ int gw_upstream_work(struct gw_upstream *u, struct gw_error *err)
 	int r = flush(u, err);
 	ssize_t n;
 
+	if (!r)
+		r = digest(u, err);
 	while (!r) {
 		n = recv(u->fd, buf, sizeof(buf), MSG_DONTWAIT);
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -341,6 +350,7 @@ static int greet(struct gw_upstream *u, struct gw_error *err)
 	if (r)
 		return r == -ETIMEDOUT ? -EBUSY : r;
 	u->oob = offers_oob(u->greeting);
+	u->negotiated = true;
 	answer = gw_upstream_ask(u, "qmp_capabilities",
 				 u->oob ? json_pack("{s:[s]}", "enable",
 						    "oob") :

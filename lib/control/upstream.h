@@ -25,7 +25,7 @@ struct gw_upstream;
 /* Called by gw_upstream_work() and _ask(); neither may be called from here. */
 struct gw_upstream_ops {
 	/* QEMU answered what was sent for @who: the whole @text, in which @id
-	 * is the value of its id. */
+	 * is the value of its id; p NULL: it could not find one. */
 	void (*reply)(void *data, uint64_t who, struct gw_span text,
 		      struct gw_span id);
 	void (*event)(void *data, const char *name, struct gw_span text);

@@ -1,51 +1,19 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* channels.c - see channels.h. */
-#include "dest/channels.h"
-
+/* channels.c - see channels.h: the threads, their syncs, and how one failure
+ * ends all of them. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/scope.h"
 #include "base/thread.h"
+#include "dest/channel.h"
 #include "page/inflate.h"
-#include "page/xbzrle.h"
 
 #define TICK_MS	 100  /* progress goes on while the main thread waits */
 #define GRACE_MS 1000 /* for a reason behind a lost channel */
-#define PAGES	GW_MULTIFD_PAGES
-
-struct gw_channel {
-	/* set once */
-	struct gw_channels *all;
-	struct gw_chan *chan;
-	unsigned int id;
-	pthread_t thread;
-	uint8_t *payload; /* GW_MULTIFD_MAX_PAYLOAD */
-	uint8_t *pages;	  /* a packet's, when they cannot be read in place */
-	/* its thread's */
-	uint8_t head[GW_MULTIFD_PACKET_SIZE];
-	size_t nhead; /* bytes of the next header that are there */
-	struct gw_multifd_packet p;
-	int block; /* of p */
-	struct gw_inflate *zlib, *zstd;
-	uint8_t *page[PAGES]; /* where p's normal pages go */
-	struct iovec iov[PAGES];
-	bool lost;  /* its connection, that is why it fails */
-	bool moved; /* it had something to say since the last release */
-	bool ended; /* in good order */
-	bool started; /* the main thread's */
-	/* guarded by all->lock */
-	bool waiting;
-	uint64_t last; /* the highest number of a packet */
-	/* atomic: taken away by gw_channels_count() */
-	uint64_t normal, zero, deltas, delta_bytes, packed, packed_in,
-		packed_out;
-	const char *method; /* atomic: of compression */
-};
 
 /* --- failures ------------------------------------------------------------ */
 
@@ -92,10 +60,9 @@ static uint64_t all_bytes(const struct gw_channels *c)
 	return gw_chan_bytes_read(c->main) + channel_bytes(c);
 }
 
-/* Idle is who is idle with all the others. */
-static ssize_t readv_any(struct gw_channels *c, struct gw_chan *chan,
-			 const struct iovec *iov, int niov,
-			 struct gw_error *err)
+ssize_t gw_channels_readv(struct gw_channels *c, struct gw_chan *chan,
+			  const struct iovec *iov, int niov,
+			  struct gw_error *err)
 {
 	for (;;) {
 		uint64_t before = c->n ? all_bytes(c) : 0;
@@ -139,7 +106,7 @@ ssize_t gw_channels_refill(void *arg, const struct iovec *iov, int niov,
 		return read_reason(c, iov, niov, err);
 	if (gw_channels_check(c, err))
 		return -err->code;
-	n = readv_any(c, c->main, iov, niov, err);
+	n = gw_channels_readv(c, c->main, iov, niov, err);
 	/* A read that a failing channel ended has nothing to say itself. */
 	if (n != -ECANCELED || !gw_channels_check(c, &why))
 		return n;
@@ -150,267 +117,7 @@ ssize_t gw_channels_refill(void *arg, const struct iovec *iov, int niov,
 	return -why.code;
 }
 
-static ssize_t read_some(struct gw_channel *ch, const struct iovec *iov,
-			 int niov, struct gw_error *err)
-{
-	ssize_t n = readv_any(ch->all, ch->chan, iov, niov, err);
-
-	ch->lost = n <= 0;
-	return n;
-}
-
-/* A header, also one that was begun before. Return: 0; 1: the end, where a
- * packet could begin; -errno. */
-static int read_head(struct gw_channel *ch, struct gw_error *err)
-{
-	while (ch->nhead < sizeof(ch->head)) {
-		struct iovec iov = { ch->head + ch->nhead,
-				     sizeof(ch->head) - ch->nhead };
-		ssize_t n = read_some(ch, &iov, 1, err);
-
-		if (n < 0)
-			return (int)n;
-		if (!n && !ch->nhead)
-			return 1;
-		if (!n)
-			return gw_fail(err, ECONNRESET,
-				       "the connection ends within a header");
-		ch->nhead += (size_t)n;
-	}
-	ch->nhead = 0;
-	return 0;
-}
-
-/* All of @iov, which is used up. */
-static int read_payload(struct gw_channel *ch, struct iovec *iov, int niov,
-			struct gw_error *err)
-{
-	while (niov) {
-		ssize_t n = read_some(ch, iov, niov, err);
-
-		if (n < 0)
-			return (int)n;
-		if (!n)
-			return gw_fail(err, ECONNRESET,
-				       "the connection ends within a packet");
-		while (niov && (size_t)n >= iov->iov_len) {
-			n -= (ssize_t)iov->iov_len;
-			iov++;
-			niov--;
-		}
-		if (n) {
-			iov->iov_base = (uint8_t *)iov->iov_base + n;
-			iov->iov_len -= (size_t)n;
-		}
-	}
-	return 0;
-}
-
-/* --- the pages of a packet ----------------------------------------------- */
-
-/* Normal or zero pages from the @i-th on that follow each other. */
-static uint32_t run_at(const struct gw_multifd_packet *p, uint32_t i,
-		       uint32_t end)
-{
-	uint32_t n = 1;
-
-	while (i + n < end &&
-	       p->offset[i + n] == p->offset[i] + (uint64_t)n * GW_PAGE_SIZE)
-		n++;
-	return n;
-}
-
-/* Which block; are all pages within it? */
-static int check_pages(struct gw_channel *ch, struct gw_error *err)
-{
-	const struct gw_ram_table *t = ch->all->place->table;
-	const struct gw_multifd_packet *p = &ch->p;
-
-	if (ch->block < 0 || strcmp(t->entry[ch->block].idstr, p->idstr))
-		ch->block = gw_ram_table_find(t, p->idstr);
-	if (ch->block < 0)
-		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
-				  "there is no such block");
-	for (uint32_t i = 0; i < p->normal + p->zero; i++)
-		if (p->offset[i] >= t->entry[ch->block].used_length)
-			return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
-					  "a page at 0x%llx of a block with 0x%llx bytes",
-					  (unsigned long long)p->offset[i],
-					  (unsigned long long)t->entry[ch->block]
-						  .used_length);
-	return 0;
-}
-
-/* Where the normal pages go: in place, or at first into ch->pages. @iov and
- * *@niov have the same, in as few pieces as possible. */
-static int make_room(struct gw_channel *ch, int *niov, struct gw_error *err)
-{
-	struct gw_place *place = ch->all->place;
-	const struct gw_multifd_packet *p = &ch->p;
-	uint32_t n;
-
-	*niov = 0;
-	for (uint32_t i = 0; i < p->normal; i += n) {
-		uint8_t *host = ch->pages + (size_t)i * GW_PAGE_SIZE;
-
-		n = place->ops->room ? run_at(p, i, p->normal) : p->normal;
-		if (place->ops->room &&
-		    place->ops->room(place, ch->block,
-				     p->offset[i] >> GW_PAGE_BITS, n, &host,
-				     err))
-			return -err->code;
-		ch->iov[(*niov)++] = (struct iovec){ host, (size_t)n *
-								   GW_PAGE_SIZE };
-		for (uint32_t k = 0; k < n; k++)
-			ch->page[i + k] = host + (size_t)k * GW_PAGE_SIZE;
-	}
-	return 0;
-}
-
-static int inflate_pages(struct gw_channel *ch, struct gw_error *err)
-{
-	const struct gw_multifd_packet *p = &ch->p;
-	bool zstd = p->flags & GW_MULTIFD_ZSTD;
-	struct gw_inflate **z = zstd ? &ch->zstd : &ch->zlib;
-
-	/* Which method comes is not known before. */
-	if (!*z)
-		*z = gw_inflate_new(zstd ? "zstd" : "zlib", err);
-	if (!*z || gw_inflate_pages(*z, ch->payload, p->payload, ch->page,
-				    p->normal, err))
-		return -err->code;
-	__atomic_store_n(&ch->method, zstd ? "zstd" : "zlib",
-			 __ATOMIC_RELAXED);
-	__atomic_fetch_add(&ch->packed, p->normal, __ATOMIC_RELAXED);
-	__atomic_fetch_add(&ch->packed_in, (uint64_t)p->normal * GW_PAGE_SIZE,
-			   __ATOMIC_RELAXED);
-	__atomic_fetch_add(&ch->packed_out, p->payload, __ATOMIC_RELAXED);
-	return 0;
-}
-
-/* One be16 per page, then so many bytes for each. */
-static int apply_deltas(struct gw_channel *ch, struct gw_error *err)
-{
-	const struct gw_multifd_packet *p = &ch->p;
-	const uint8_t *at = ch->payload + 2 * (size_t)p->normal;
-	const uint8_t *end = ch->payload + p->payload;
-
-	for (uint32_t i = 0; i < p->normal; i++) {
-		uint16_t len = gw_get_be16(ch->payload + 2 * (size_t)i);
-
-		if (!len || len > GW_PAGE_SIZE || len > end - at)
-			return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
-					  "a delta of %u bytes for the page at 0x%llx where %td are left",
-					  len, (unsigned long long)p->offset[i],
-					  end - at);
-		if (len == GW_PAGE_SIZE)
-			memcpy(ch->page[i], at, len);
-		else if (gw_xbzrle_decode(at, len, ch->page[i]))
-			return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
-					  "the delta of %u bytes for the page at 0x%llx is damaged",
-					  len, (unsigned long long)p->offset[i]);
-		at += len;
-		if (len == GW_PAGE_SIZE)
-			continue;
-		__atomic_fetch_add(&ch->deltas, 1, __ATOMIC_RELAXED);
-		__atomic_fetch_add(&ch->delta_bytes, len, __ATOMIC_RELAXED);
-	}
-	if (at != end)
-		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
-				  "%td bytes behind the last delta", end - at);
-	return 0;
-}
-
-/* Read what belongs to the normal pages and make it pages. */
-static int get_pages(struct gw_channel *ch, struct gw_error *err)
-{
-	const struct gw_multifd_packet *p = &ch->p;
-	struct iovec whole = { ch->payload, p->payload };
-	int niov, r = make_room(ch, &niov, err);
-
-	if (r)
-		return r;
-	if (!(p->flags & (GW_MULTIFD_COMPRESSION | GW_MULTIFD_DELTA)))
-		return read_payload(ch, ch->iov, niov, err);
-	r = read_payload(ch, &whole, 1, err);
-	if (r)
-		return r;
-	return p->flags & GW_MULTIFD_DELTA ? apply_deltas(ch, err) :
-					     inflate_pages(ch, err);
-}
-
-static int put_pages(struct gw_channel *ch, struct gw_error *err)
-{
-	struct gw_place *place = ch->all->place;
-	const struct gw_multifd_packet *p = &ch->p;
-	uint32_t n;
-	int r = 0;
-
-	for (uint32_t i = 0; i < p->normal && !r; i += n) {
-		n = run_at(p, i, p->normal);
-		r = place->ops->pages(place, ch->block,
-				      p->offset[i] >> GW_PAGE_BITS, n,
-				      ch->page[i], err);
-	}
-	return r;
-}
-
-static int put_zeros(struct gw_channel *ch, struct gw_error *err)
-{
-	struct gw_place *place = ch->all->place;
-	const struct gw_multifd_packet *p = &ch->p;
-	uint32_t end = p->normal + p->zero, n;
-	int r = 0;
-
-	for (uint32_t i = p->normal; i < end && !r; i += n) {
-		n = run_at(p, i, end);
-		r = place->ops->zeros(place, ch->block,
-				      p->offset[i] >> GW_PAGE_BITS, n, err);
-	}
-	return r;
-}
-
-static int place_packet(struct gw_channel *ch, struct gw_error *err)
-{
-	const struct gw_multifd_packet *p = &ch->p;
-	int r;
-
-	if (p->flags & GW_MULTIFD_DELTA &&
-	    (!ch->all->deltas || !ch->all->place->ops->room))
-		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
-				  "deltas were not agreed on");
-	r = check_pages(ch, err);
-	if (!r && p->normal)
-		r = get_pages(ch, err);
-	if (!r && p->normal && ch->all->place->ops->pages)
-		r = put_pages(ch, err);
-	if (!r && p->zero)
-		r = put_zeros(ch, err);
-	if (r)
-		return r;
-	__atomic_fetch_add(&ch->normal, p->normal, __ATOMIC_RELAXED);
-	__atomic_fetch_add(&ch->zero, p->zero, __ATOMIC_RELAXED);
-	return 0;
-}
-
 /* --- a channel ----------------------------------------------------------- */
-
-static int get_packet(struct gw_channel *ch, struct gw_error *err)
-{
-	struct gw_reader in;
-	int r = read_head(ch, err);
-
-	if (r)
-		return r;
-	gw_reader_init_mem(&in, ch->head, sizeof(ch->head));
-	return gw_multifd_get_packet(&in, &ch->p) ? gw_read_check(&in, err) : 0;
-}
-
-/* QEMU before 9.0 also sends packets with nothing at all. */
-static bool is_empty(const struct gw_multifd_packet *p)
-{
-	return !(p->flags & GW_MULTIFD_SYNC) && !(p->normal + p->zero);
-}
 
 static void note_packet(struct gw_channel *ch)
 {
@@ -472,16 +179,16 @@ static void name_packet(const struct gw_channel *ch, bool have,
 static int next_packet(struct gw_channel *ch, struct gw_error *err)
 {
 	bool have;
-	int r = gw_cancel_requested(ch->all->cancel) ? gw_cancel_fail(err) :
-						       get_packet(ch, err);
+	int r = gw_cancel_requested(ch->all->cancel) ? gw_cancel_fail(err)
+						     : gw_channel_get(ch, err);
 
 	have = !r;
-	if (have && !is_empty(&ch->p))
+	if (have && !gw_channel_empty(ch))
 		ch->moved = true;
 	if (r == 1)
 		r = end_of(ch, err);
 	if (!r && ch->p.normal + ch->p.zero)
-		r = place_packet(ch, err);
+		r = gw_channel_place(ch, err);
 	if (r < 0 && r != -ECANCELED)
 		name_packet(ch, have, err);
 	if (r)
@@ -536,10 +243,9 @@ static int init_one(struct gw_channel *ch, struct gw_channels *c,
 	ch->block = -1;
 	ch->payload = malloc(GW_MULTIFD_MAX_PAYLOAD);
 	if (!in_place)
-		ch->pages = malloc((size_t)PAGES * GW_PAGE_SIZE);
+		ch->pages = malloc((size_t)GW_MULTIFD_PAGES * GW_PAGE_SIZE);
 	if (!ch->payload || (!in_place && !ch->pages))
-		return gw_fail(err, ENOMEM, "no memory for channel %u",
-			       ch->id);
+		return gw_fail(err, ENOMEM, "no memory for channel %u", ch->id);
 	chan->cancel = c->cancel;
 	chan->stop = &c->stop;
 	chan->read_timeout_ms = c->idle_ms;
@@ -596,7 +302,8 @@ static int wait_all(struct gw_channels *c, struct gw_error *err)
 	}
 	if (c->nended)
 		return gw_fail(err, ECONNRESET,
-			       "%u of %u channels ended before they came to the end of this pass",
+			       "%u of %u channels ended before they came to "
+			       "the end of this pass",
 			       c->nended, c->n);
 	return c->nwaiting == c->n ? 0 : -EAGAIN;
 }
@@ -613,9 +320,11 @@ static int check_numbers(struct gw_channels *c, struct gw_error *err)
 			highest = c->channel[i].last;
 	if (c->round || highest < c->n)
 		return 0;
-	return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
-			  "the first packet of one of %u channels has number %llu: there are more channels, say with --channels how many",
-			  c->n, (unsigned long long)highest);
+	return gw_fail_as(
+		err, GW_FAULT_INPUT, EPROTO,
+		"the first packet of one of %u channels has number %llu: there "
+		"are more channels, say with --channels how many",
+		c->n, (unsigned long long)highest);
 }
 
 int gw_channels_hold(struct gw_channels *c, struct gw_error *err)
@@ -680,9 +389,9 @@ static bool has_more(struct gw_channel *ch)
 
 	ch->chan->read_timeout_ms = GRACE_MS;
 	while (ch->nhead || gw_chan_readable(ch->chan)) {
-		int r = get_packet(ch, &ignored);
+		int r = gw_channel_get(ch, &ignored);
 
-		if (r || !is_empty(&ch->p))
+		if (r || !gw_channel_empty(ch))
 			return r != 1;
 	}
 	return false;
@@ -699,11 +408,11 @@ int gw_channels_finish(struct gw_channels *c, struct gw_error *err)
 	for (unsigned int i = 0; i < c->n; i++) {
 		struct gw_channel *ch = &c->channel[i];
 
-		if (ch->waiting || ch->moved ||
-		    (!ch->ended && has_more(ch)))
-			return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
-					  "channel %u goes on after RAM was complete",
-					  ch->id);
+		if (ch->waiting || ch->moved || (!ch->ended && has_more(ch)))
+			return gw_fail_as(
+				err, GW_FAULT_INPUT, EPROTO,
+				"channel %u goes on after RAM was complete",
+				ch->id);
 	}
 	return 0;
 }
@@ -739,8 +448,8 @@ void gw_channels_count(struct gw_channels *c)
 		now->compress_out += take(&ch->packed_out);
 		now->compress_pages += packed;
 		if (packed)
-			now->compress = __atomic_load_n(&ch->method,
-							__ATOMIC_RELAXED);
+			now->compress =
+				__atomic_load_n(&ch->method, __ATOMIC_RELAXED);
 	}
 	now->multifd_bytes = c->past + channel_bytes(c);
 	now->transferred = gw_chan_bytes_read(c->main) + now->multifd_bytes;

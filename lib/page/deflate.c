@@ -54,8 +54,7 @@ static void put_zstd(struct gw_deflate *z, bool last)
 
 	do
 		r = ZSTD_compressStream2(z->zstd, &out, &in,
-					 last ? ZSTD_e_flush :
-						ZSTD_e_continue);
+					 last ? ZSTD_e_flush : ZSTD_e_continue);
 	while (!ZSTD_isError(r) && out.pos < out.size &&
 	       (in.pos < in.size || (last && r)));
 	if (ZSTD_isError(r))
@@ -90,8 +89,8 @@ static bool warm_up(struct gw_deflate *z)
 {
 	put_zstd(z, true);
 	z->len = 0;
-	return !z->failure && !ZSTD_isError(ZSTD_CCtx_reset(
-				      z->zstd, ZSTD_reset_session_only));
+	return !z->failure &&
+	       !ZSTD_isError(ZSTD_CCtx_reset(z->zstd, ZSTD_reset_session_only));
 }
 
 static bool new_zstd(struct gw_deflate *z, int level)
@@ -99,14 +98,12 @@ static bool new_zstd(struct gw_deflate *z, int level)
 	int window = ZSTD_WINDOW_LOG_MAX;
 
 	z->zstd = ZSTD_createCCtx();
-	if (!z->zstd ||
-	    ZSTD_isError(ZSTD_CCtx_setParameter(
-		    z->zstd, ZSTD_c_compressionLevel, level)))
+	if (!z->zstd || ZSTD_isError(ZSTD_CCtx_setParameter(
+				z->zstd, ZSTD_c_compressionLevel, level)))
 		return false;
 	/* Only the highest levels would take a larger one by themselves. */
-	if (level > 19 &&
-	    ZSTD_isError(ZSTD_CCtx_setParameter(z->zstd, ZSTD_c_windowLog,
-						window)))
+	if (level > 19 && ZSTD_isError(ZSTD_CCtx_setParameter(
+				  z->zstd, ZSTD_c_windowLog, window)))
 		return false;
 	return warm_up(z);
 }
@@ -117,9 +114,10 @@ int gw_deflate_check(const char *method, uint32_t level, struct gw_error *err)
 	uint32_t max = zstd ? ZSTD_LEVEL_MAX : ZLIB_LEVEL_MAX;
 
 	if (!zstd && strcmp(method, "zlib"))
-		return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
-				  "unknown compression '%s': zlib and zstd are known",
-				  method);
+		return gw_fail_as(
+			err, GW_FAULT_USAGE, EINVAL,
+			"unknown compression '%s': zlib and zstd are known",
+			method);
 	if (level > max)
 		return gw_fail_as(err, GW_FAULT_USAGE, ERANGE,
 				  "compression %s:%u: its levels are 1 to %u",
@@ -140,8 +138,8 @@ struct gw_deflate *gw_deflate_new(const char *method, uint32_t level,
 	z = calloc(1, sizeof(*z) + cap);
 	if (z)
 		z->cap = cap;
-	if (z && (zstd ? new_zstd(z, (int)level) :
-			 deflateInit(&z->zlib, (int)level) == Z_OK))
+	if (z && (zstd ? new_zstd(z, (int)level)
+		       : deflateInit(&z->zlib, (int)level) == Z_OK))
 		return z;
 	gw_fail(err, ENOMEM, "no memory to compress with %s", method);
 	if (z)

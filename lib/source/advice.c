@@ -57,7 +57,7 @@ static void format_param(char buf[32], int64_t ns)
 static void advise_downtime(struct gw_source *s, struct text *t)
 {
 	int64_t least = gw_converge_estimate(gw_converge_least(&s->converge),
-					     s->bandwidth);
+					     s->ram_rate);
 	char param[32];
 
 	if (least < 0 || least > MOST_DOWNTIME_NS / 2)
@@ -125,7 +125,7 @@ int gw_source_give_up(struct gw_source *s, struct gw_error *err)
 		gw_format_size(left, sizeof(left), n->remaining), n->pass,
 		gw_format_size(rate, sizeof(rate),
 			       n->dirty_pages_rate * GW_PAGE_SIZE),
-		gw_format_size(bw, sizeof(bw), s->bandwidth),
+		gw_format_size(bw, sizeof(bw), s->ram_rate),
 		gw_format_time(est, sizeof(est), n->expected_downtime_ns),
 		gw_format_time(limit, sizeof(limit),
 			       GW_LIVE(s->c.params->downtime_limit_ns)),

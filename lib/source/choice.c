@@ -49,8 +49,7 @@ static void decide(struct gw_choice *c, int64_t now)
 	for (int i = 0; i < GW_PAGE_CLASSES; i++) {
 		struct gw_class *k = &c->class[i];
 		double won = link_of(c) * (1 - k->ratio);
-		bool on = k->known &&
-			  won > k->work * (k->on ? 1.0 : MARGIN);
+		bool on = k->known && won > k->work * (k->on ? 1.0 : MARGIN);
 
 		changed |= on != k->on;
 		if (on != k->on)
@@ -201,9 +200,9 @@ void gw_choice_limit(struct gw_choice *c, uint64_t bps, int64_t now)
 
 static uint64_t rate(const struct gw_choice *c, double ns_per_byte)
 {
-	return ns_per_byte > 0 ?
-		       (uint64_t)((double)c->nthreads * 1e9 / ns_per_byte) :
-		       0;
+	return ns_per_byte > 0
+		       ? (uint64_t)((double)c->nthreads * 1e9 / ns_per_byte)
+		       : 0;
 }
 
 static size_t why_class(const struct gw_choice *c, const struct gw_class *k,
@@ -211,11 +210,10 @@ static size_t why_class(const struct gw_choice *c, const struct gw_class *k,
 			size_t size)
 {
 	char speed[32];
-	int n = snprintf(text, size, "%s %s (%.1fx at %s/s); ",
-			 name, k->on ? method : "none",
-			 k->ratio > 0 ? 1 / k->ratio : 1,
-			 gw_format_size(speed, sizeof(speed),
-					rate(c, k->work)));
+	int n = snprintf(
+		text, size, "%s %s (%.1fx at %s/s); ", name,
+		k->on ? method : "none", k->ratio > 0 ? 1 / k->ratio : 1,
+		gw_format_size(speed, sizeof(speed), rate(c, k->work)));
 
 	return n > 0 && (size_t)n < size ? (size_t)n : 0;
 }

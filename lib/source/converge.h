@@ -39,7 +39,7 @@ struct gw_converge_pass {
 	unsigned int pass;  /* 1... */
 	uint64_t sent;	    /* bytes of guest memory that were worked off */
 	uint64_t remaining; /* bytes that are dirty now */
-	uint64_t bandwidth; /* bytes/s; 0: unknown */
+	uint64_t bandwidth; /* guest memory, bytes/s; 0: unknown */
 };
 
 /* All zero to begin with. */

@@ -28,7 +28,10 @@ struct gw_source_disks {
 	struct gw_pump pump[GW_DISKS_MAX];
 	struct gw_vm_disks_now now;
 	bool copying;	  /* jobs exist in the VMM */
+	bool all_ready;	  /* RAM goes too */
 	bool settled;	  /* settle() was tried */
+	bool unlimited;	  /* the VM stands, or is about to */
+	uint64_t bps;	  /* each one's limit */
 	uint64_t charged; /* bytes the limiter knows of */
 	int64_t looked_ns, told_ns;
 	uint64_t least; /* the least that was left, and when */
@@ -161,12 +164,32 @@ int gw_source_disks_check(struct gw_source *s, struct gw_error *err)
 
 /* --- copying -------------------------------------------------------------- */
 
-/* Bytes per second for each of them; 0: no limit. */
-static uint64_t share(const struct gw_source *s, unsigned int part)
+/*
+ * Bytes per second for each of them; 0: no limit. While RAM goes too, half of
+ * what is allowed in all: RAM has what they leave (charge()).
+ */
+static uint64_t share(const struct gw_source *s)
 {
-	uint64_t bps = s->c.params->max_bandwidth / part / s->disks->list.n;
+	unsigned int parts = s->disks->list.n * (s->disks->all_ready ? 2 : 1);
+	uint64_t all = s->c.params->max_bandwidth;
 
-	return s->c.params->max_bandwidth && !bps ? 1 : bps;
+	return all && all < parts ? 1 : all / parts;
+}
+
+/* The job's speed keeps little on its way, so that QEMU drains fast; what the
+ * guest writes in step with the destination only the pump can hold up. */
+static int apply_limit(struct gw_source *s, struct gw_error *err)
+{
+	struct gw_source_disks *d = s->disks;
+	uint64_t bps = d->unlimited ? 0 : share(s);
+
+	if (d->bps == bps)
+		return 0;
+	d->bps = bps;
+	for (uint32_t i = 0; i < d->list.n; i++)
+		if (d->pump[i].open)
+			gw_pump_limit(&d->pump[i], bps);
+	return ops_of(s)->speed(s->c.vm, bps, err);
 }
 
 /*
@@ -198,7 +221,9 @@ static int start(struct gw_source *s, uint32_t i, struct gw_error *err)
 		return r;
 	}
 	d->chan[i] = NULL;
-	r = ops_of(s)->copy(s->c.vm, i, share(s, 1), err);
+	d->bps = share(s);
+	gw_pump_limit(&d->pump[i], d->bps);
+	r = ops_of(s)->copy(s->c.vm, i, d->bps, err);
 	return r ? explain(s, r, err) : 0;
 }
 
@@ -284,10 +309,8 @@ int gw_source_disks_copy(struct gw_source *s, struct gw_error *err)
 		return r;
 	gw_pause_at(GW_PAUSE_SOURCE_DISKS);
 	r = wait_ready(s, err);
-	/* RAM comes now; disks keep up with half of what is allowed. */
-	if (!r && s->c.params->max_bandwidth)
-		r = ops_of(s)->speed(s->c.vm, share(s, 2), err);
-	return r;
+	d->all_ready = true;
+	return r ? r : apply_limit(s, err);
 }
 
 /* --- the end -------------------------------------------------------------- */
@@ -301,8 +324,6 @@ int gw_source_disks_settle(struct gw_source *s, struct gw_error *err)
 	if (!s->disks)
 		return 0;
 	settle(s);
-	if (s->c.params->max_bandwidth)
-		r = ops_of(s)->speed(s->c.vm, share(s, 1), err);
 	while (!r) {
 		r = s->to->check(s, err);
 		if (!r)
@@ -311,19 +332,20 @@ int gw_source_disks_settle(struct gw_source *s, struct gw_error *err)
 			break;
 		nanosleep(&step, NULL);
 	}
-	return r;
+	/* Stopping the VM waits for what it has written: no limit any more. */
+	s->disks->unlimited = true;
+	return r ? r : apply_limit(s, err);
 }
 
 int gw_source_disks_complete(struct gw_source *s, struct gw_error *err)
 {
-	int r = 0;
+	int r;
 
 	if (!s->disks)
 		return 0;
 	gw_pause_at(GW_PAUSE_SOURCE_DISKS_STOPPED);
-	if (s->c.params->max_bandwidth) /* not while the VM stands */
-		r = ops_of(s)->speed(s->c.vm, 0, err);
-	return r ? explain(s, r, err) : ops_of(s)->complete(s->c.vm, err);
+	r = ops_of(s)->complete(s->c.vm, err);
+	return r ? explain(s, r, err) : 0;
 }
 
 /* Until all are whole, as long as they get on. */

@@ -61,7 +61,6 @@ int gw_source_stop_vm(struct gw_source *s, struct gw_error *err)
 		return r;
 	s->stopped_ns = vm->stopped_ns ? vm->stopped_ns : gw_now_ns();
 	s->unlimited = true;
-	gw_source_unthrottle(s); /* wherever it goes on, at full speed */
 	gw_pause_at(GW_PAUSE_SOURCE_STOPPED);
 	return 0;
 }

@@ -91,6 +91,7 @@ struct gw_source {
 	XXH3_state_t *device_hash;
 	/* bytes/s of the last pass that was long enough to tell */
 	uint64_t bandwidth;
+	uint64_t ram_rate; /* and of guest memory, shrunk or not */
 	/* bytes and time of the current pass */
 	uint64_t pass_bytes;
 	int64_t pass_ns;

@@ -166,12 +166,27 @@ int gw_source_pass_holes(struct gw_source *s, struct gw_error *err)
 	return r;
 }
 
-/* A pass of a few pages says little: it only filled a socket buffer. */
+/*
+ * A pass of a few pages says little: it only filled a socket buffer. Time that
+ * is not spent in writing is not counted, but the limit counts it: on a busy
+ * host that would look like more than the limit.
+ */
 static void measure(struct gw_source *s)
 {
+	uint64_t limit = GW_LIVE(s->c.params->max_bandwidth);
+
 	if (s->pass_bytes && (!s->bandwidth || s->pass_ns > GW_NS_PER_MS))
 		s->bandwidth = (uint64_t)((double)s->pass_bytes * 1e9 /
 					  (double)(s->pass_ns + 1));
+	if (limit && s->bandwidth > limit)
+		s->bandwidth = limit;
+	/* Deltas and compressed pages: a page is less than its bytes. In the
+	 * first pass the zero pages would say so of all. */
+	s->ram_rate = s->bandwidth;
+	if (s->now->pass > 1 && s->pass_ns > GW_NS_PER_MS &&
+	    (s->encode.active || s->now->compress_pages))
+		s->ram_rate = (uint64_t)((double)s->pass_ram * 1e9 /
+					 (double)s->pass_ns);
 }
 
 /* Send what the bitmaps hold. */

@@ -43,7 +43,7 @@ struct gw_senders {
 	struct gw_ram *ram;
 	struct gw_senders_plan plan;
 	uint32_t method; /* GW_MULTIFD_ZLIB, _ZSTD, _NOCOMP */
-	bool first; /* pass; changed between two */
+	bool first;	 /* pass; changed between two */
 	struct gw_sender *sender;
 	struct gw_choice choice; /* has a lock; for plan.choose */
 	/* the migration thread's */
@@ -220,8 +220,8 @@ static enum gw_page_class class_of(const struct gw_senders *ss,
 {
 	if (!ss->plan.choose || ss->first)
 		return GW_PAGES_FIRST;
-	return what == GW_ENCODED_OVERFLOW ? GW_PAGES_OVERFLOW :
-					     GW_PAGES_CHANGED;
+	return what == GW_ENCODED_OVERFLOW ? GW_PAGES_OVERFLOW
+					   : GW_PAGES_CHANGED;
 }
 
 /* A page may change after it was looked at: then it comes again. */
@@ -335,8 +335,8 @@ static void account(struct gw_source *s)
 	for (unsigned int i = 0; i < ss->plan.n; i++) {
 		struct gw_sender *c = &ss->sender[i];
 
-		now->normal += __atomic_exchange_n(&c->nnormal, 0,
-						   __ATOMIC_RELAXED);
+		now->normal +=
+			__atomic_exchange_n(&c->nnormal, 0, __ATOMIC_RELAXED);
 		now->duplicate +=
 			__atomic_exchange_n(&c->nzeros, 0, __ATOMIC_RELAXED);
 		now->compress_pages += get(&c->ncompressed);
@@ -405,9 +405,9 @@ static int new_buffers(struct gw_senders *ss, struct gw_sender *c,
 		return 0;
 	c->copy = malloc(pages);
 	c->delta = malloc(pages);
-	return c->copy && c->delta ? 0 :
-				     gw_fail(err, ENOMEM,
-					     "no memory for a channel");
+	return c->copy && c->delta
+		       ? 0
+		       : gw_fail(err, ENOMEM, "no memory for a channel");
 }
 
 static int connect_one(struct gw_source *s, unsigned int i,
@@ -453,9 +453,9 @@ int gw_senders_start(struct gw_source *s, const struct gw_senders_plan *p,
 	ss->ram = &s->c.vm->ram;
 	ss->first = true;
 	gw_choice_init(&ss->choice, p->n, gw_now_ns());
-	ss->method = !p->method		       ? GW_MULTIFD_NOCOMP :
-		     !strcmp(p->method, "zlib") ? GW_MULTIFD_ZLIB :
-						  GW_MULTIFD_ZSTD;
+	ss->method = !p->method			  ? GW_MULTIFD_NOCOMP
+		     : !strcmp(p->method, "zlib") ? GW_MULTIFD_ZLIB
+						  : GW_MULTIFD_ZSTD;
 	s->now->compress = p->method;
 	for (unsigned int i = 0; i < p->n && !r; i++)
 		r = connect_one(s, i, err);
@@ -471,6 +471,8 @@ void gw_senders_stop(struct gw_senders *ss)
 {
 	if (!ss)
 		return;
+	if (ss->plan.choose)
+		gw_info("compress auto: %s", ss->s->now->compress_why);
 	for (unsigned int i = 0; ss->sender && i < ss->plan.n; i++)
 		if (ss->sender[i].chan)
 			gw_chan_shutdown(ss->sender[i].chan);

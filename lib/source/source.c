@@ -77,11 +77,11 @@ static int scan_and_decide(struct gw_source *s, enum gw_verdict *v,
 		(uint64_t)((double)(n->remaining / GW_PAGE_SIZE) * 1e9 /
 			   (double)(s->last_scan_ns - since + 1));
 	n->expected_downtime_ns =
-		gw_converge_estimate(n->remaining, s->bandwidth);
+		gw_converge_estimate(n->remaining, s->ram_rate);
 	p = (struct gw_converge_pass){ .pass = n->pass,
 				       .sent = s->pass_ram,
 				       .remaining = n->remaining,
-				       .bandwidth = s->bandwidth };
+				       .bandwidth = s->ram_rate };
 	*v = gw_converge_decide(&s->converge, s->c.params, &p);
 	gw_source_throttle(s);
 	gw_debug("pass %u: %llu of %llu bytes left, %llu bytes/s, throttle %u, verdict %d",
@@ -158,6 +158,8 @@ static void fall_back(struct gw_source *s, struct gw_error *err)
 	bool cancelled = err->fault == GW_FAULT_CANCELLED;
 	int r;
 
+	/* First of all, like the tracker: a guest that waits must go on. */
+	gw_source_unthrottle(s);
 	if (s->go_sent && !s->peer_not_here) {
 		gw_progress_status(s->c.progress, GODWIT_STATUS_FAILED);
 		return;
@@ -167,8 +169,6 @@ static void fall_back(struct gw_source *s, struct gw_error *err)
 		err->fault = GW_FAULT_FAILED;
 	if (cancelled)
 		gw_progress_status(s->c.progress, GODWIT_STATUS_CANCELLING);
-	/* These first: a guest that waits for them must go on. */
-	gw_source_unthrottle(s);
 	if (s->track)
 		gw_track_stop(s->track);
 	gw_source_disks_cut(s);
@@ -266,6 +266,8 @@ int gw_source_run(const struct gw_source_config *c, struct gw_error *err)
 		r = s->to->hand_over(s, err);
 	if (r)
 		fall_back(s, err);
+	else /* not while it stands: that would be downtime */
+		gw_source_unthrottle(s);
 	if (s->track)
 		gw_track_close(s->track);
 	if (!r)

@@ -160,8 +160,8 @@ static int push(struct gw_workers *w, struct gw_error *err)
 
 	if (!w->next.npages)
 		return 0;
-	r = w->nthreads ? queue(w, err) :
-			  w->ops->task(w->arg, 0, &w->next, err);
+	r = w->nthreads ? queue(w, err)
+			: w->ops->task(w->arg, 0, &w->next, err);
 	w->next.npages = w->next.nruns = 0;
 	return r ? r : w->ops->tick(w->arg, err);
 }

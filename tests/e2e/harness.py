@@ -509,6 +509,24 @@ def make_disk(path, mib):
     return str(path)
 
 
+def qemu_img(*args):
+    """What qemu-img says; the test is skipped where there is none."""
+    import pytest
+    tool = os.path.join(DEPS, "qemu-img", "qemu-img")
+    if not os.path.exists(tool):
+        get = subprocess.run([os.path.join(TOP, "scripts", "get-qemu-img")],
+                             stdin=subprocess.DEVNULL, capture_output=True,
+                             text=True, timeout=600,
+                             env=dict(os.environ, GODWIT_DEPS=DEPS))
+        if get.returncode:
+            pytest.skip(f"no qemu-img: {get.stderr.strip()}")
+    p = subprocess.run([tool, *[str(a) for a in args]],
+                       stdin=subprocess.DEVNULL, capture_output=True,
+                       text=True, timeout=300)
+    assert p.returncode == 0, p.stdout + p.stderr
+    return p.stdout
+
+
 def takes_direct_io(path):
     """Can @path be read with O_DIRECT?"""
     try:

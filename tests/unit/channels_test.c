@@ -22,10 +22,10 @@
 #include "dest/join.h"
 #include "page/xbzrle.h"
 
-#define NPAGES	 512u
-#define MAX_CH	 4u
-#define NPASSES	 6u
-#define BLOCK	 "ram"
+#define NPAGES	512u
+#define MAX_CH	4u
+#define NPASSES 6u
+#define BLOCK	"ram"
 
 /* For threads beside the one that counts its checks. */
 static void must(bool ok)
@@ -248,9 +248,9 @@ static void rig_init(struct rig *g, unsigned int n, enum into into)
 		g->chan[i] = make_pair(&g->fd[i]);
 	g->main->cancel = &g->cancel;
 	g->c = (struct gw_channels){ .main = g->main,
-				     .place = into == INTO_RAM ?
-						      &g->in_ram.base :
-						      &g->in_sink.base,
+				     .place = into == INTO_RAM
+						      ? &g->in_ram.base
+						      : &g->in_sink.base,
 				     .progress = &g->progress,
 				     .cancel = &g->cancel,
 				     .idle_ms = 20000,
@@ -294,10 +294,10 @@ static void random_packet(struct script *s, uint8_t *model,
 	struct gw_multifd_packet p = { .number = number, .idstr = BLOCK };
 	uint32_t used = 0;
 
-	p.flags = flags | (kind == ZLIB	 ? GW_MULTIFD_ZLIB :
-			   kind == ZSTD	 ? GW_MULTIFD_ZSTD :
-			   kind == DELTA ? GW_MULTIFD_DELTA :
-					   0);
+	p.flags = flags | (kind == ZLIB	   ? GW_MULTIFD_ZLIB
+			   : kind == ZSTD  ? GW_MULTIFD_ZSTD
+			   : kind == DELTA ? GW_MULTIFD_DELTA
+					   : 0);
 	p.zero = kind == DELTA ? 0 : (uint32_t)(test_rand(seed) % n);
 	p.normal = n - p.zero;
 	if (kind == DELTA)
@@ -320,8 +320,7 @@ static void random_packet(struct script *s, uint8_t *model,
 		memcpy(data + (size_t)i * GW_PAGE_SIZE, page, GW_PAGE_SIZE);
 		if (kind != DELTA)
 			continue;
-		len = gw_xbzrle_encode(old, page, payload + used,
-				       GW_PAGE_SIZE);
+		len = gw_xbzrle_encode(old, page, payload + used, GW_PAGE_SIZE);
 		if (len < 0) {
 			memcpy(payload + used, page, GW_PAGE_SIZE);
 			len = GW_PAGE_SIZE;
@@ -350,8 +349,7 @@ static void shuffle(uint32_t *order, uint32_t n, uint64_t *seed)
 }
 
 static void one_pass(struct script *s, unsigned int n, uint8_t *model,
-		     enum into into, bool old, uint64_t *number,
-		     uint64_t *seed)
+		     enum into into, bool old, uint64_t *number, uint64_t *seed)
 {
 	uint32_t order[NPAGES], at = 0;
 	uint32_t left = NPAGES / 2 + (uint32_t)(test_rand(seed) % (NPAGES / 2));
@@ -362,9 +360,8 @@ static void one_pass(struct script *s, unsigned int n, uint8_t *model,
 		shuffle(order, NPAGES, seed);
 	while (at < left) {
 		uint32_t k = 1 + (uint32_t)(test_rand(seed) % GW_MULTIFD_PAGES);
-		enum kind kind = (enum kind)(test_rand(seed) %
-					     (into == INTO_RAM ? NKINDS :
-								 DELTA));
+		enum kind kind = (enum kind)(
+			test_rand(seed) % (into == INTO_RAM ? NKINDS : DELTA));
 
 		if (k > left - at)
 			k = left - at;
@@ -443,7 +440,8 @@ static void passes_do_not_mix(void)
 static void a_fast_channel_waits_for_a_slow_one(void)
 {
 	uint8_t page[GW_PAGE_SIZE];
-	struct gw_multifd_packet p = { .normal = 1, .payload = GW_PAGE_SIZE,
+	struct gw_multifd_packet p = { .normal = 1,
+				       .payload = GW_PAGE_SIZE,
 				       .idstr = BLOCK };
 	struct script s[2];
 	struct gw_error err = { 0 };
@@ -506,7 +504,8 @@ static const struct {
 	const char *text;
 } damages[NDAMAGES] = {
 	[BEYOND] = { GW_FAULT_INPUT,
-		     "channel 0, packet 7, block 'ram': a page at 0x200000 of a block with 0x200000 bytes" },
+		     "channel 0, packet 7, block 'ram': a page at 0x200000 of "
+		     "a block with 0x200000 bytes" },
 	[UNKNOWN_BLOCK] = { GW_FAULT_INPUT, "block 'rom': there is no such" },
 	[NO_PACKET] = { GW_FAULT_INPUT, "begins with 0x20202020" },
 	[VFIO] = { GW_FAULT_INPUT, "device state (vfio)" },
@@ -519,13 +518,15 @@ static const struct {
 	[NOT_AGREED] = { GW_FAULT_INPUT, "deltas were not agreed on" },
 	[END_IN_HEADER] = { GW_FAULT_FAILED, "ends within a header" },
 	[END_BEHIND_HEADER] = { GW_FAULT_FAILED, "ends within a packet" },
-	[END_IN_PAGES] = { GW_FAULT_FAILED, "packet 7, block 'ram': the connection ends within a packet" },
+	[END_IN_PAGES] = { GW_FAULT_FAILED, "packet 7, block 'ram': the "
+					    "connection ends within a packet" },
 	[END_IN_PASS] = { GW_FAULT_FAILED, "in the middle of a pass" },
 };
 
 static void say_damage(struct script *s, enum damage d)
 {
-	struct gw_multifd_packet p = { .normal = 2, .number = 7,
+	struct gw_multifd_packet p = { .normal = 2,
+				       .number = 7,
 				       .payload = 2 * GW_PAGE_SIZE,
 				       .idstr = BLOCK,
 				       .offset = { 0, GW_PAGE_SIZE } };
@@ -725,7 +726,7 @@ static void *trickle(void *arg)
 	for (int i = 0; i < 12; i++) {
 		usleep(50000);
 		must(send(g->fd[1], "\x11\x22\x33\x44\0\0\0\1\0\0\0\0" + i, 1,
-			   MSG_NOSIGNAL) == 1);
+			  MSG_NOSIGNAL) == 1);
 	}
 	must(send(g->main_fd, "x", 1, MSG_NOSIGNAL) == 1);
 	return NULL;
@@ -838,8 +839,8 @@ static void meet(struct meeting *m)
 
 	memset(m, 0, sizeof(*m));
 	m->l = gw_chan_listen("tcp:127.0.0.1:0", &err);
-	CHECK(m->l && sscanf(gw_listener_uri(m->l), "tcp:127.0.0.1:%d",
-			     &port) == 1);
+	CHECK(m->l &&
+	      sscanf(gw_listener_uri(m->l), "tcp:127.0.0.1:%d", &port) == 1);
 	m->to.sin_family = AF_INET;
 	m->to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	m->to.sin_port = htons((uint16_t)port);
@@ -882,7 +883,12 @@ static void only_those_of_this_session_join(void)
 
 	meet(&m);
 	j.listener = m.l;
-	gone[0] = visit(&m, "GET / HTTP/1.1\r\n\r\n................................................", 66);
+	gone[0] = visit(
+		&m,
+		"GET / "
+		"HTTP/"
+		"1.1\r\n\r\n................................................",
+		66);
 	shutdown(visit(&m, "\x11\x22", 2), SHUT_WR);
 	gone[1] = knock(&m, theirs, 0);
 	knock(&m, ours, 2);

@@ -160,7 +160,8 @@ static void a_limit_is_a_slow_link(void)
 	CHECK(go(&r, &w, GW_PAGES_FIRST, 20) > 0.99);
 	gw_choice_why(&r.c, "zstd", why, sizeof(why));
 	CHECK(strstr(why, "limit 20.0 MiB/s"));
-	/* The VM stands: no limit any more, and the choice is at once another. */
+	/* The VM stands: no limit any more, and the choice is at once another.
+	 */
 	gw_choice_limit(&r.c, 0, r.now);
 	CHECK(go(&r, &w, GW_PAGES_FIRST, 1) < 0.005);
 }

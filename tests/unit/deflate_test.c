@@ -5,6 +5,7 @@
  */
 #include "test.h"
 
+#include <malloc.h>
 #include <pthread.h>
 
 #include "page/deflate.h"
@@ -28,7 +29,7 @@ enum { ZEROS, TEXT, RANDOM, KINDS };
 static void fill(uint8_t *p, int kind, uint64_t *seed)
 {
 	static const char *const word[] = { "migration ", "page ", "of ",
-					    "memory, ",   "\n",    "dirty " };
+					    "memory, ",	  "\n",	   "dirty " };
 	size_t at = 0;
 
 	memset(p, 0, PAGE);
@@ -75,23 +76,23 @@ static void packets_come_back(void)
 
 	for (size_t w = 0; w < sizeof(ways) / sizeof(*ways); w++) {
 		struct gw_error err = { 0 };
-		struct gw_deflate *d = gw_deflate_new(
-			ways[w].method, ways[w].level, MAX, &err);
+		struct gw_deflate *d = gw_deflate_new(ways[w].method,
+						      ways[w].level, MAX, &err);
 		struct gw_inflate *z = gw_inflate_new(ways[w].method, &err);
-		int packets = ways[w].level > 9 ? 4 : 40;
+		int packets = ways[w].level > 9 ? 4 : 20;
 
 		CHECK_OK(-err.code, &err);
 		REQUIRE(d && z);
 		for (int packet = 0; packet < packets; packet++) {
-			size_t n = packet < KINDS ? MAX :
-						    1 + test_rand(&seed) % MAX;
+			size_t n = packet < KINDS ? MAX
+						  : 1 + test_rand(&seed) % MAX;
 			size_t len = 0;
 
 			for (size_t i = 0; i < n; i++)
 				fill(in[i],
-				     packet < KINDS ?
-					     packet :
-					     (int)(test_rand(&seed) % KINDS),
+				     packet < KINDS
+					     ? packet
+					     : (int)(test_rand(&seed) % KINDS),
 				     &seed);
 			aim(n);
 			pass_on(d, z, n, &len);
@@ -120,7 +121,7 @@ static void single_pages_keep_the_bound(void)
 		size_t len;
 
 		REQUIRE(d && z);
-		for (int packet = 0; packet < 200; packet++) {
+		for (int packet = 0; packet < 100; packet++) {
 			fill(in[0], RANDOM, &seed);
 			aim(1);
 			pass_on(d, z, 1, &len);
@@ -128,6 +129,37 @@ static void single_pages_keep_the_bound(void)
 		}
 		gw_deflate_free(d);
 		gw_inflate_free(z);
+	}
+}
+
+/* Bytes from malloc and mmap; 0 with an allocator of another kind. */
+static size_t allocated(void)
+{
+	struct mallinfo2 m = mallinfo2();
+
+	return m.uordblks + m.hblkhd;
+}
+
+static void nothing_is_allocated_after_the_start(void)
+{
+	uint64_t seed = test_seed();
+
+	for (size_t w = 0; w < sizeof(ways) / sizeof(*ways); w++) {
+		struct gw_error err = { 0 };
+		struct gw_deflate *d = gw_deflate_new(ways[w].method,
+						      ways[w].level, MAX, &err);
+		size_t before = allocated(), len;
+		const uint8_t *p;
+
+		REQUIRE(d);
+		for (size_t i = 0; i < MAX; i++)
+			fill(in[i], (int)(i % KINDS), &seed);
+		aim(MAX);
+		for (int packet = 0; packet < 3; packet++)
+			CHECK_OK(gw_deflate_pages(d, from, MAX, &p, &len, &err),
+				 &err);
+		CHECK(allocated() == before);
+		gw_deflate_free(d);
 	}
 }
 
@@ -158,10 +190,10 @@ static void pages_may_change_meanwhile(void)
 	REQUIRE(!pthread_create(&t, NULL, scribble, NULL));
 	for (size_t w = 0; w < sizeof(ways) / sizeof(*ways); w++) {
 		struct gw_error err = { 0 };
-		struct gw_deflate *d = gw_deflate_new(
-			ways[w].method, ways[w].level, MAX, &err);
+		struct gw_deflate *d = gw_deflate_new(ways[w].method,
+						      ways[w].level, MAX, &err);
 		struct gw_inflate *z = gw_inflate_new(ways[w].method, &err);
-		int packets = ways[w].level > 9 ? 3 : 60;
+		int packets = ways[w].level > 9 ? 2 : 20;
 		size_t len;
 
 		CHECK(d && z);
@@ -193,6 +225,7 @@ int main(void)
 {
 	RUN(packets_come_back);
 	RUN(single_pages_keep_the_bound);
+	RUN(nothing_is_allocated_after_the_start);
 	RUN(pages_may_change_meanwhile);
 	RUN(what_cannot_be_is_refused);
 	return test_done();

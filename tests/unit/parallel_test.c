@@ -329,6 +329,24 @@ static void a_destination_that_gives_up_says_why(void)
 	pair_fini(&p);
 }
 
+/* And the other way round: its channels end first, its word counts. */
+static void a_source_that_gives_up_says_why(void)
+{
+	for (unsigned int n = 0; n < 4; n++) {
+		struct pair p;
+
+		pair_init(&p, "rate=2M");
+		p.a.params.channels = n;
+		p.a.params.max_bandwidth = 4 << 20;
+		pair_run(&p, 300 + 100 * n);
+		check_stayed(&p);
+		CHECK(p.b.err.fault == GW_FAULT_CANCELLED);
+		if (p.b.err.fault != GW_FAULT_CANCELLED)
+			show(&p.b, "dest");
+		pair_fini(&p);
+	}
+}
+
 int main(void)
 {
 	RUN(every_combination_moves);
@@ -339,5 +357,6 @@ int main(void)
 	RUN(a_channel_that_stalls_is_given_up);
 	RUN(cancel_ends_stalled_channels);
 	RUN(a_destination_that_gives_up_says_why);
+	RUN(a_source_that_gives_up_says_why);
 	return test_done();
 }

@@ -211,7 +211,8 @@ static void hold(struct gw_qemu *q, pid_t godwit)
 	say_held(q, godwit);
 }
 
-static _Noreturn void guard(struct gw_qemu *q, int fd, pid_t godwit)
+static _Noreturn void guard(struct gw_qemu *q, int fd, pid_t godwit,
+			    bool quotas_only)
 {
 	char byte = DISMISSED;
 	bool handing_over = false;
@@ -230,14 +231,17 @@ static _Noreturn void guard(struct gw_qemu *q, int fd, pid_t godwit)
 	/* First: whatever else there is to do can take long. */
 	if (n <= 0 || byte == RELEASED)
 		gw_throttle_remove(&q->throttle);
-	if (n <= 0 && handing_over)
+	if (n <= 0 && quotas_only)
+		gw_warn("the godwit that moved '%s' (pid %d) died before the hand-over; the VM runs on here at full speed",
+			q->vm.info.name, (int)godwit);
+	else if (n <= 0 && handing_over)
 		hold(q, godwit);
 	else if (n <= 0)
 		rescue(q, godwit);
 	_exit(0);
 }
 
-int gw_guardian_start(struct gw_qemu *q, struct gw_error *err)
+static int start(struct gw_qemu *q, bool quotas_only, struct gw_error *err)
 {
 	pid_t godwit = getpid(), pid;
 	sigset_t all, old;
@@ -253,7 +257,7 @@ int gw_guardian_start(struct gw_qemu *q, struct gw_error *err)
 	if (pid == 0) {
 		pid = fork();
 		if (pid == 0)
-			guard(q, end[0], godwit);
+			guard(q, end[0], godwit, quotas_only);
 		_exit(0);
 	}
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -272,6 +276,11 @@ int gw_guardian_start(struct gw_qemu *q, struct gw_error *err)
 		       "the guardian process, which sets the VM going again should this godwit die, could not be started");
 }
 
+int gw_guardian_watch_quotas(struct gw_qemu *q, struct gw_error *err)
+{
+	return q->guardian < 0 ? start(q, true, err) : 0;
+}
+
 static void end(int fd, char byte)
 {
 	if (fd < 0)
@@ -281,10 +290,10 @@ static void end(int fd, char byte)
 	close(fd);
 }
 
-int gw_guardian_replace(struct gw_qemu *q, struct gw_error *err)
+int gw_guardian_start(struct gw_qemu *q, struct gw_error *err)
 {
 	int old = q->guardian;
-	int r = gw_guardian_start(q, err);
+	int r = start(q, false, err);
 
 	if (!r)
 		end(old, DISMISSED);

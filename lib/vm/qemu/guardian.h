@@ -24,8 +24,8 @@
  * the move lock, so nobody else moves or resumes the VM meanwhile, and no
  * other descriptor: channel, tracker and device socket end with the godwit.
  *
- * Before that, when vCPUs are slowed down, there is one already: QEMU was not
- * asked for anything then, and all it has to take back are the quotas.
+ * Before that, when vCPUs are slowed down, there is one already: QEMU has not
+ * been asked for anything then, and only quotas are to be taken back.
  *
  * In native mode (native.h) there is no GO: the destination runs the VM when
  * it has all of it. There the guardian is told when that begins to be possible
@@ -40,11 +40,13 @@
 
 struct gw_qemu;
 
-/* Fork it. @q: settings are saved, QEMU's migration has not begun. */
+/* Fork it. @q: settings are saved, QEMU's migration has not begun. One that
+ * watched quotas ends. */
 int gw_guardian_start(struct gw_qemu *q, struct gw_error *err) GW_MUST_CHECK;
 
-/* The same when there may be one already, which knew less: it ends. */
-int gw_guardian_replace(struct gw_qemu *q, struct gw_error *err) GW_MUST_CHECK;
+/* One that takes quotas back and does nothing else, unless there is one. */
+int gw_guardian_watch_quotas(struct gw_qemu *q,
+			     struct gw_error *err) GW_MUST_CHECK;
 
 /* Native mode: from here on the destination may have the VM. */
 int gw_guardian_hand_over(struct gw_qemu *q,

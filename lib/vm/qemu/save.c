@@ -142,7 +142,7 @@ int gw_qemu_save_begin(struct gw_vm *vm, struct gw_error *err)
 	if (!r)
 		r = gw_qemu_settings_save(q, true, err);
 	if (!r)
-		r = gw_guardian_replace(q, err);
+		r = gw_guardian_start(q, err);
 	if (r)
 		return r;
 	/* vCPUs that have to wait for their time would stop that late. */

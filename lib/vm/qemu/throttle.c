@@ -363,8 +363,8 @@ static int enable_cpu(const struct place *p, const char *child, pid_t pid)
 	if (mkdir(mark, 0755) && errno != EEXIST)
 		return -errno;
 	r = put(p->dir, "cgroup.subtree_control", "+cpu");
-	if (!r && !has(child, "cpu.max"))
-		r = -ENOTSUP;
+	if (r == -ENOENT || (!r && !has(child, "cpu.max")))
+		r = -ENOTSUP; /* @p has no such controller to give */
 	if (r)
 		rmdir(mark);
 	return r;

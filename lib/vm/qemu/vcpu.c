@@ -39,20 +39,6 @@ static int ask(struct gw_qemu *q, pid_t **tid, struct gw_error *err)
 	return n ? n : gw_fail(err, EPROTO, "QEMU names no vCPU threads");
 }
 
-/*
- * What the guardian needs to know it is forked with; the one of the hand-over
- * (save_begin) is another, because more may have changed until then.
- */
-static int guard(struct gw_qemu *q, struct gw_error *err)
-{
-	int r = 0;
-
-	if (q->guardian >= 0)
-		return 0;
-	r = gw_qemu_settings_save(q, true, err);
-	return r ? r : gw_guardian_start(q, err);
-}
-
 int gw_qemu_throttle(struct gw_vm *vm, unsigned int percent,
 		     struct gw_error *err)
 {
@@ -74,7 +60,7 @@ int gw_qemu_throttle(struct gw_vm *vm, unsigned int percent,
 		return n;
 	r = gw_throttle_find(&q->throttle, tid[0], err);
 	if (!r)
-		r = guard(q, err);
+		r = gw_guardian_watch_quotas(q, err);
 	if (!r)
 		r = gw_throttle_set(&q->throttle, tid, n, percent, err);
 	q->throttled = r ? 0 : percent;
