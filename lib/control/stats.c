@@ -51,6 +51,10 @@ json_t *gw_stats_json(const struct godwit_stats *s, const struct gw_error *err)
 			    json_integer((json_int_t)s->device_bytes));
 	json_object_set_new(j, "populated-bytes",
 			    json_integer((json_int_t)s->populated));
+	json_object_set_new(j, "unpopulated",
+			    json_integer((json_int_t)s->unpopulated));
+	json_object_set_new(j, "given-back",
+			    json_integer((json_int_t)s->given_back));
 	if (s->tracker)
 		json_object_set_new(j, "tracker", json_string(s->tracker));
 	if (s->verified)

@@ -9,7 +9,6 @@
 
 #include "base/pause.h"
 #include "dest/internal.h"
-#include "ram/extents.h"
 
 static void fill_hello(struct gw_dest *d, struct gw_hello *h)
 {
@@ -22,6 +21,9 @@ static void fill_hello(struct gw_dest *d, struct gw_hello *h)
 	snprintf(h->machine, sizeof(h->machine), "%s", vm->info.machine);
 	snprintf(h->arch, sizeof(h->arch), "%s", vm->info.arch);
 	h->features = GW_FEATURE_VERIFY;
+	/* setup() keeps it, before the first page is read */
+	if (d->c.params->skip_zero_pages)
+		h->features |= GW_FEATURE_SKIP_ZERO;
 	h->required = d->c.params->verify ? GW_FEATURE_VERIFY : 0;
 	h->page_bytes = GW_PAGE_SIZE;
 	h->ram = vm->ram; /* described only; never freed through here */
@@ -52,15 +54,6 @@ static int greet(struct gw_dest *d, struct gw_error *err)
 	d->verify = (mine.required | theirs.required) & GW_FEATURE_VERIFY;
 	gw_hello_fini(&theirs);
 	return r || !d->probe ? r : -EAGAIN;
-}
-
-int gw_dest_empty_ram(struct gw_ram *ram, struct gw_error *err)
-{
-	int r = 0;
-
-	for (int i = 0; i < ram->nblocks && !r; i++)
-		r = gw_extent_punch_all(&ram->block[i], err);
-	return r;
 }
 
 static int setup(struct gw_dest *d, struct gw_error *err)

@@ -110,12 +110,12 @@ int gw_extent_total(const struct gw_ramblock *b, uint64_t *nbytes,
 
 int gw_extent_punch_all(struct gw_ramblock *b, struct gw_error *err)
 {
-	int r;
+	int r = 0;
 
 	if (b->fd >= 0)
 		r = fallocate(b->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			      (off_t)b->fd_offset, (off_t)b->used_length);
-	else
+	else if (madvise(b->host, b->used_length, MADV_REMOVE)) /* shared */
 		r = madvise(b->host, b->used_length, MADV_DONTNEED);
 	if (r)
 		return gw_fail_errno(err, errno, "emptying RAM block '%s'",

@@ -20,6 +20,11 @@
 struct gw_encode {
 	bool on;     /* XBZRLE was asked for */
 	bool active; /* and there is something to compare with */
+	/* The receiver has zeros wherever nothing was sent (promised in the
+	 * greeting), and this is the first pass: set by the owner, dropped by
+	 * gw_encode_pass(). */
+	bool skip_zeros;
+	uint64_t skipped; /* atomic: zero pages left out for it */
 	struct gw_cache cache;
 	const struct godwit_params *params;
 	uint64_t refused; /* a cache size there was no memory for */

@@ -218,7 +218,7 @@ static int mark_extents(struct gw_source *s, int block, struct gw_extent *e,
 		at = start + len;
 	} while (!r && len);
 	s->now->populated += populated;
-	s->now->skipped += (b->used_length - populated) >> GW_PAGE_BITS;
+	s->now->unpopulated += (b->used_length - populated) >> GW_PAGE_BITS;
 	return r;
 }
 

@@ -256,7 +256,7 @@ static void an_idle_vm_costs_what_it_uses(void)
 	pair_run(&p);
 	CHECK(!p.a.r && !p.b.r);
 	CHECK(p.a.progress.now.normal == 2 * 1500);
-	CHECK(p.a.progress.now.skipped == 2 * ((1 << 30) / 4096 - 1500));
+	CHECK(p.a.progress.now.unpopulated == 2 * ((1 << 30) / 4096 - 1500));
 	CHECK(p.a.progress.now.transferred < 2 * 1500 * 4200 + (2 << 20) + 4096);
 	pair_fini(&p);
 }
