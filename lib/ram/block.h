@@ -35,8 +35,8 @@ struct gw_ramblock {
 
 	/* any thread */
 	struct gw_bitmap dirty; /* pages to send (a source) */
-	/* destination: pages written so far; source that will verify: pages
-	 * sent whole, so that they can be found when they became holes */
+	/* destination: pages written so far; source: pages sent, so that they
+	 * can be found when they became holes */
 	struct gw_bitmap placed;
 };
 

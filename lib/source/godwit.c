@@ -101,8 +101,6 @@ static void put_page(struct gw_source *s, int block, uint64_t page)
 	int len;
 
 	what = gw_encode_page(&s->encode, block, page, p, copy, delta, &len);
-	if (s->verify && what != GW_ENCODED_ZERO)
-		gw_bitmap_set(&b->placed, page);
 	switch (what) {
 	case GW_ENCODED_ZERO:
 		gw_ram_put_zero(&s->out, &s->encoder, b->idstr, addr);
@@ -186,7 +184,6 @@ static int setup(struct gw_source *s, struct gw_error *err)
 	if (r)
 		return r;
 	gw_hello_fini(&theirs);
-	s->holes = s->verify;
 	s->stage = malloc(STAGE);
 	return s->stage ? 0 :
 			  gw_fail(err, ENOMEM,

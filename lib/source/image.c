@@ -84,7 +84,6 @@ static int setup(struct gw_source *s, struct gw_error *err)
 				  s->c.sink->ops->name);
 	d->config.ignore_shared = d->config.mapped_ram = false;
 	s->now->total = d->table.total;
-	s->holes = true;
 	return bind_blocks(s, err);
 }
 
@@ -148,7 +147,6 @@ static int encoded_pages(struct gw_source *s, int block, uint64_t first,
 	int64_t t0 = gw_now_ns();
 	int r = 0;
 
-	gw_bitmap_set_range(&s->c.vm->ram.block[block].placed, first, n);
 	for (uint32_t i = 0; i < n && !r; i++)
 		r = encoded(s, block, first + i, err);
 	return r ? r : gw_source_moved(s, t0, err);
@@ -162,7 +160,6 @@ static int pages(struct gw_source *s, int block, uint64_t first, uint32_t n,
 
 	if (s->encode.active)
 		return encoded_pages(s, block, first, n, err);
-	gw_bitmap_set_range(&s->c.vm->ram.block[block].placed, first, n);
 	if (im->n && (im->block != block || im->first + im->n != first ||
 		      im->n + n > LARGEST_RUN))
 		r = push(s, err);

@@ -71,7 +71,6 @@ struct gw_source {
 	size_t staged;
 	bool verify; /* one of the sides asked for it */
 	struct gw_limit limit;
-	bool holes;		/* say what became a hole since it was sent */
 	struct gw_image_source *image; /* owned by image.c */
 	bool in_section;	/* between a section's header and its EOS */
 	bool unlimited;		/* the VM stands: no limiter any more */
@@ -83,6 +82,9 @@ struct gw_source {
 	XXH3_state_t *device_hash;
 	/* bytes/s of the last pass that was long enough to tell */
 	uint64_t bandwidth;
+	/* the pages of the current pass, and the numbers before it */
+	struct gw_pass_count count;
+	struct godwit_stats counted;
 	/* bytes and time of the current pass */
 	uint64_t pass_bytes;
 	int64_t pass_ns;
@@ -95,7 +97,7 @@ int gw_source_pass_mark(struct gw_source *s, struct gw_error *err);
 int gw_source_pass_scan(struct gw_source *s, struct gw_error *err);
 int gw_source_pass_part(struct gw_source *s, struct gw_error *err);
 int gw_source_pass_send(struct gw_source *s, bool last, struct gw_error *err);
-int gw_source_pass_holes(struct gw_source *s, struct gw_error *err);
+int gw_source_pass_holes(struct gw_source *s, bool last, struct gw_error *err);
 int gw_source_pass_pace(struct gw_source *s, struct gw_error *err);
 /* A target wrote something, busy since @since_ns: account for it, keep to the
  * limit, look at the peer. */

@@ -14,6 +14,7 @@
 #include "base/trace.h"
 #include "ram/extents.h"
 #include "source/internal.h"
+#include "track/gone.h"
 
 /* Between two scans while the VM runs: each makes the guest fault again. */
 #define MIN_SCAN_PERIOD_NS (50 * GW_NS_PER_MS)
@@ -85,6 +86,65 @@ int gw_source_pass_pace(struct gw_source *s, struct gw_error *err)
 
 /* --- sending ------------------------------------------------------------ */
 
+/*
+ * [@first, @first + @n) is a hole. What was sent of it becomes zeros at the
+ * destination, the rest never was anything.
+ */
+static int send_hole(struct gw_source *s, int block, uint64_t first,
+		     uint64_t n, struct gw_error *err)
+{
+	struct gw_ramblock *b = &s->c.vm->ram.block[block];
+	uint64_t end = first + n, len;
+	int r = 0;
+
+	s->now->given_back += n;
+	for (; !r && first < end; first += len) {
+		bool sent = gw_bitmap_clear(&b->placed, first);
+
+		for (len = 1; first + len < end &&
+			      gw_bitmap_test(&b->placed, first + len) == sent;
+		     len++)
+			gw_bitmap_clear(&b->placed, first + len);
+		if (!sent) {
+			s->count.holes += len;
+			r = s->to->hole(s, block, first, len, err);
+			continue;
+		}
+		gw_encode_zeros(&s->encode, block, first, len);
+		r = s->to->zeros(s, block, first, len, err);
+	}
+	return r;
+}
+
+/*
+ * Pages that were dirty a moment ago, at most 64. A hole is not read: that
+ * would allocate it. A page that is given back after this look is read as
+ * zeros; one that is used again is dirty again.
+ */
+static int send_run(struct gw_source *s, int block, uint64_t first, uint64_t n,
+		    struct gw_error *err)
+{
+	struct gw_ramblock *b = &s->c.vm->ram.block[block];
+	uint64_t end = first + n, len;
+	int r = 0;
+
+	s->count.pages += n;
+	for (; !r && first < end; first += len) {
+		bool hole;
+
+		r = gw_extent_alike(b, first, end - first, &len, &hole, err);
+		if (r)
+			break;
+		if (hole) {
+			r = send_hole(s, block, first, len, err);
+			continue;
+		}
+		gw_bitmap_set_range(&b->placed, first, len);
+		r = s->to->pages(s, block, first, (uint32_t)len, err);
+	}
+	return r;
+}
+
 static int send_block(struct gw_source *s, int block, struct gw_error *err)
 {
 	struct gw_ramblock *b = &s->c.vm->ram.block[block];
@@ -92,59 +152,110 @@ static int send_block(struct gw_source *s, int block, struct gw_error *err)
 	int r = 0;
 
 	while (!r && (n = gw_bitmap_take_run(&b->dirty, at, &first))) {
-		r = s->to->pages(s, block, first, (uint32_t)n, err);
+		r = send_run(s, block, first, n, err);
 		at = first + n;
 		s->now->remaining -= n * GW_PAGE_SIZE;
 	}
 	return r;
 }
 
-/* Zero at the destination what was sent of the hole [@at, @end), unread. */
-static int send_hole(struct gw_source *s, int block, uint64_t at, uint64_t end,
-		     struct gw_error *err)
+/* --- given back ----------------------------------------------------------- */
+
+/* A pass of its own while the VM runs; the last one has begun. */
+static int begin_holes(struct gw_source *s, bool last, bool *begun,
+		       struct gw_error *err)
+{
+	if (*begun || last)
+		return 0;
+	*begun = true;
+	gw_encode_pass(&s->encode);
+	return s->to->pass_begin(s, false, err);
+}
+
+/*
+ * Pages that were sent and that are not mapped here any more. Those that are
+ * dirty send_run() sees to. What the file still has may have been given back
+ * and read again: zeros that no tracker reported, so it is sent again.
+ */
+static int look_at(struct gw_source *s, int block, uint64_t first, uint64_t n,
+		   bool last, bool *begun, struct gw_error *err)
 {
 	struct gw_ramblock *b = &s->c.vm->ram.block[block];
-	uint64_t first, n;
+	uint64_t end = first + n, len;
 	int r = 0;
 
-	while (!r && at < end &&
-	       (n = gw_bitmap_next_run(&b->placed, at, 64, &first)) &&
-	       first < end) {
-		at = first + n < end ? first + n : end;
-		for (uint64_t page = first; page < at; page++)
-			if (gw_bitmap_clear(&b->dirty, page))
-				s->now->remaining -= GW_PAGE_SIZE;
-		gw_encode_zeros(&s->encode, block, first, at - first);
-		r = s->to->zeros(s, block, first, at - first, err);
+	for (; !r && first < end; first += len) {
+		bool hole, dirty = gw_bitmap_test(&b->dirty, first);
+
+		for (len = 1; first + len < end &&
+			      gw_bitmap_test(&b->dirty, first + len) == dirty;
+		     len++)
+			;
+		if (dirty)
+			continue;
+		r = gw_extent_alike(b, first, len, &len, &hole, err);
+		if (r)
+			break;
+		if (hole) {
+			r = begin_holes(s, last, begun, err);
+			s->count.pages += len;
+			if (!r)
+				r = send_hole(s, block, first, len, err);
+		} else {
+			gw_bitmap_set_range(&b->dirty, first, len);
+			s->now->remaining += len * GW_PAGE_SIZE;
+		}
 	}
 	return r;
 }
 
-/*
- * Pages that were sent and are holes now: the guest gave them back (balloon,
- * free-page reporting). No tracker reports that, for nothing was written, and
- * the guest has no use for what they held; but before all RAM is compared
- * they have to be zero on the other side too.
- */
-int gw_source_pass_holes(struct gw_source *s, struct gw_error *err)
+static int holes_of(struct gw_source *s, int block, bool last, bool *begun,
+		    struct gw_error *err)
 {
-	struct gw_ram *ram = &s->c.vm->ram;
+	struct gw_ramblock *b = &s->c.vm->ram.block[block];
+	uint64_t first, n, at, sent;
+	struct gw_gone gone;
+	int r = gw_gone_begin(&gone, b, err);
+
+	if (r)
+		return r;
+	while (!(r = gw_gone_next(&gone, &first, &n, err)) && n) {
+		uint64_t end = first + n;
+
+		for (; !r && (n = gw_bitmap_next_run(&b->placed, first,
+						     end - first, &sent)) &&
+		       sent < end;
+		     first = at) {
+			at = sent + n < end ? sent + n : end;
+			r = look_at(s, block, sent, at - sent, last, begun,
+				    err);
+		}
+		if (r)
+			break;
+	}
+	gw_gone_end(&gone);
+	return r;
+}
+
+/*
+ * The guest gave pages back that were sent before (balloon, free-page
+ * reporting). No tracker reports that, for nothing was written. It has no use
+ * for what they held, but nobody may find it there: they become zeros at the
+ * destination.
+ *
+ * Between scan and sending: a page that is used again after the look is dirty
+ * in the next scan, and what it then holds goes out after the zeros, in
+ * another pass.
+ */
+int gw_source_pass_holes(struct gw_source *s, bool last, struct gw_error *err)
+{
+	bool begun = false;
 	int r = 0;
 
-	for (int i = 0; i < ram->nblocks && !r; i++) {
-		struct gw_ramblock *b = &ram->block[i];
-		uint64_t at = 0, start, len;
-
-		while (at < b->used_length && !r) {
-			r = gw_extent_next(b, at, &start, &len, err);
-			if (!r && !len)
-				start = b->used_length;
-			if (!r)
-				r = send_hole(s, i, at >> GW_PAGE_BITS,
-					      start >> GW_PAGE_BITS, err);
-			at = start + len;
-		}
-	}
+	for (int i = 0; i < s->c.vm->ram.nblocks && !r; i++)
+		r = holes_of(s, i, last, &begun, err);
+	if (!r && begun)
+		r = s->to->pass_end(s, false, err);
 	return r;
 }
 
@@ -154,6 +265,35 @@ static void measure(struct gw_source *s)
 	if (s->pass_bytes && (!s->bandwidth || s->pass_ns > GW_NS_PER_MS))
 		s->bandwidth = (uint64_t)((double)s->pass_bytes * 1e9 /
 					  (double)(s->pass_ns + 1));
+}
+
+static uint64_t deltas(const struct godwit_stats *s)
+{
+	return s->xbzrle_pages - s->xbzrle_overflow;
+}
+
+/* The pass is out, or is being written by nobody any more. */
+static void count(struct gw_source *s)
+{
+	struct godwit_stats *was = &s->counted, *now = s->now;
+	struct gw_pass_count *c = &s->count;
+
+	gw_encode_stats(&s->encode, now);
+	c->pass = now->pass;
+	c->normal = now->normal - was->normal;
+	c->duplicate = now->duplicate - was->duplicate;
+	c->skipped = now->skipped - was->skipped;
+	c->deltas = deltas(now) - deltas(was);
+	gw_debug("pass %u: %llu pages: %llu normal, %llu zero, %llu left out, %llu as differences, %llu given back",
+		 c->pass, (unsigned long long)c->pages,
+		 (unsigned long long)c->normal,
+		 (unsigned long long)c->duplicate,
+		 (unsigned long long)c->skipped, (unsigned long long)c->deltas,
+		 (unsigned long long)c->holes);
+	if (s->c.pass_done)
+		s->c.pass_done(c, s->c.pass_arg);
+	*was = *now;
+	memset(c, 0, sizeof(*c));
 }
 
 /* Send what the bitmaps hold. */
@@ -167,9 +307,11 @@ int gw_source_pass_send(struct gw_source *s, bool last, struct gw_error *err)
 		r = send_block(s, i, err);
 	if (!r)
 		r = s->to->pass_end(s, last, err);
-	if (!r)
-		measure(s);
-	return r;
+	if (r)
+		return r;
+	measure(s);
+	count(s);
+	return 0;
 }
 
 /* What a scan found while the VM runs: drain, then send it as one PART. */
@@ -178,6 +320,8 @@ int gw_source_pass_part(struct gw_source *s, struct gw_error *err)
 	struct gw_vm *vm = s->c.vm;
 	int r = vm->info.direct_io ? vm->ops->drain(vm, err) : 0;
 
+	if (!r)
+		r = gw_source_pass_holes(s, false, err);
 	gw_encode_pass(&s->encode);
 	if (!r)
 		r = s->to->pass_begin(s, false, err);
