@@ -29,6 +29,33 @@ static json_t *ram_json(const struct godwit_stats *s)
 		(json_int_t)GW_PAGE_SIZE);
 }
 
+void gw_stats_saved(const struct godwit_stats *s, uint64_t *nbytes, int64_t *ns)
+{
+	uint64_t npages = s->unpopulated + s->given_back + s->skipped +
+			  s->duplicate;
+	int64_t busy = s->total_ns - s->setup_ns;
+
+	*nbytes = npages * GW_PAGE_SIZE;
+	*ns = s->transferred && busy > 0 ?
+		      (int64_t)((double)*nbytes / (double)s->transferred *
+				(double)busy) :
+		      0;
+}
+
+static void put_saved(json_t *j, const struct godwit_stats *s)
+{
+	uint64_t nbytes;
+	int64_t ns;
+
+	gw_stats_saved(s, &nbytes, &ns);
+	json_object_set_new(j, "unpopulated",
+			    json_integer((json_int_t)s->unpopulated));
+	json_object_set_new(j, "given-back",
+			    json_integer((json_int_t)s->given_back));
+	json_object_set_new(j, "saved-bytes", json_integer((json_int_t)nbytes));
+	json_object_set_new(j, "saved-time", json_integer(ms(ns)));
+}
+
 json_t *gw_stats_json(const struct godwit_stats *s, const struct gw_error *err)
 {
 	json_t *j = json_pack("{s:s, s:I, s:I, s:o}", "status",
@@ -51,10 +78,7 @@ json_t *gw_stats_json(const struct godwit_stats *s, const struct gw_error *err)
 			    json_integer((json_int_t)s->device_bytes));
 	json_object_set_new(j, "populated-bytes",
 			    json_integer((json_int_t)s->populated));
-	json_object_set_new(j, "unpopulated",
-			    json_integer((json_int_t)s->unpopulated));
-	json_object_set_new(j, "given-back",
-			    json_integer((json_int_t)s->given_back));
+	put_saved(j, s);
 	if (s->tracker)
 		json_object_set_new(j, "tracker", json_string(s->tracker));
 	if (s->verified)

@@ -13,4 +13,9 @@
  * error-desc. A new reference, NULL without memory. */
 json_t *gw_stats_json(const struct godwit_stats *s, const struct gw_error *err);
 
+/* What was not sent, against sending every page of the RAM whole once: bytes,
+ * and how long they would have taken at the rate the others did. */
+void gw_stats_saved(const struct godwit_stats *s, uint64_t *nbytes,
+		    int64_t *ns);
+
 #endif

@@ -65,9 +65,9 @@ static enum gw_encoded zero_page(struct gw_encode *e)
 	return GW_ENCODED_SAME;
 }
 
-enum gw_encoded gw_encode_page(struct gw_encode *e, int block, uint64_t page,
-			       const uint8_t *host, uint8_t *copy,
-			       uint8_t *delta, int *len)
+static enum gw_encoded encode(struct gw_encode *e, int block, uint64_t page,
+			      const uint8_t *host, uint8_t *copy,
+			      uint8_t *delta, int *len)
 {
 	if (!e->active)
 		return gw_page_is_zero(host) ? zero_page(e) : GW_ENCODED_WHOLE;
@@ -86,6 +86,17 @@ enum gw_encoded gw_encode_page(struct gw_encode *e, int block, uint64_t page,
 	__atomic_fetch_add(&e->bytes, (uint64_t)*len + RECORD_HEAD,
 			   __ATOMIC_RELAXED);
 	return GW_ENCODED_DELTA;
+}
+
+enum gw_encoded gw_encode_page(struct gw_encode *e, int block, uint64_t page,
+			       const uint8_t *host, uint8_t *copy,
+			       uint8_t *delta, int *len)
+{
+	enum gw_encoded what = encode(e, block, page, host, copy, delta, len);
+
+	if (e->fresh && what >= GW_ENCODED_DELTA)
+		gw_bitmap_set(&e->fresh[block], page);
+	return what;
 }
 
 void gw_encode_zeros(struct gw_encode *e, int block, uint64_t first, uint64_t n)

@@ -160,6 +160,8 @@ static int pages(struct gw_source *s, int block, uint64_t first, uint32_t n,
 
 	if (s->encode.active)
 		return encoded_pages(s, block, first, n, err);
+	/* Also those that turn out zero: then they are looked at in vain. */
+	gw_bitmap_set_range(&s->fresh[block], first, n);
 	if (im->n && (im->block != block || im->first + im->n != first ||
 		      im->n + n > LARGEST_RUN))
 		r = push(s, err);

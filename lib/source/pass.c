@@ -14,7 +14,6 @@
 #include "base/trace.h"
 #include "ram/extents.h"
 #include "source/internal.h"
-#include "track/gone.h"
 
 /* Between two scans while the VM runs: each makes the guest fault again. */
 #define MIN_SCAN_PERIOD_NS (50 * GW_NS_PER_MS)
@@ -90,8 +89,8 @@ int gw_source_pass_pace(struct gw_source *s, struct gw_error *err)
  * [@first, @first + @n) is a hole. What was sent of it becomes zeros at the
  * destination, the rest never was anything.
  */
-static int send_hole(struct gw_source *s, int block, uint64_t first,
-		     uint64_t n, struct gw_error *err)
+int gw_source_send_hole(struct gw_source *s, int block, uint64_t first,
+			uint64_t n, struct gw_error *err)
 {
 	struct gw_ramblock *b = &s->c.vm->ram.block[block];
 	uint64_t end = first + n, len;
@@ -136,7 +135,7 @@ static int send_run(struct gw_source *s, int block, uint64_t first, uint64_t n,
 		if (r)
 			break;
 		if (hole) {
-			r = send_hole(s, block, first, len, err);
+			r = gw_source_send_hole(s, block, first, len, err);
 			continue;
 		}
 		gw_bitmap_set_range(&b->placed, first, len);
@@ -156,106 +155,6 @@ static int send_block(struct gw_source *s, int block, struct gw_error *err)
 		at = first + n;
 		s->now->remaining -= n * GW_PAGE_SIZE;
 	}
-	return r;
-}
-
-/* --- given back ----------------------------------------------------------- */
-
-/* A pass of its own while the VM runs; the last one has begun. */
-static int begin_holes(struct gw_source *s, bool last, bool *begun,
-		       struct gw_error *err)
-{
-	if (*begun || last)
-		return 0;
-	*begun = true;
-	gw_encode_pass(&s->encode);
-	return s->to->pass_begin(s, false, err);
-}
-
-/*
- * Pages that were sent and that are not mapped here any more. Those that are
- * dirty send_run() sees to. What the file still has may have been given back
- * and read again: zeros that no tracker reported, so it is sent again.
- */
-static int look_at(struct gw_source *s, int block, uint64_t first, uint64_t n,
-		   bool last, bool *begun, struct gw_error *err)
-{
-	struct gw_ramblock *b = &s->c.vm->ram.block[block];
-	uint64_t end = first + n, len;
-	int r = 0;
-
-	for (; !r && first < end; first += len) {
-		bool hole, dirty = gw_bitmap_test(&b->dirty, first);
-
-		for (len = 1; first + len < end &&
-			      gw_bitmap_test(&b->dirty, first + len) == dirty;
-		     len++)
-			;
-		if (dirty)
-			continue;
-		r = gw_extent_alike(b, first, len, &len, &hole, err);
-		if (r)
-			break;
-		if (hole) {
-			r = begin_holes(s, last, begun, err);
-			s->count.pages += len;
-			if (!r)
-				r = send_hole(s, block, first, len, err);
-		} else {
-			gw_bitmap_set_range(&b->dirty, first, len);
-			s->now->remaining += len * GW_PAGE_SIZE;
-		}
-	}
-	return r;
-}
-
-static int holes_of(struct gw_source *s, int block, bool last, bool *begun,
-		    struct gw_error *err)
-{
-	struct gw_ramblock *b = &s->c.vm->ram.block[block];
-	uint64_t first, n, at, sent;
-	struct gw_gone gone;
-	int r = gw_gone_begin(&gone, b, err);
-
-	if (r)
-		return r;
-	while (!(r = gw_gone_next(&gone, &first, &n, err)) && n) {
-		uint64_t end = first + n;
-
-		for (; !r && (n = gw_bitmap_next_run(&b->placed, first,
-						     end - first, &sent)) &&
-		       sent < end;
-		     first = at) {
-			at = sent + n < end ? sent + n : end;
-			r = look_at(s, block, sent, at - sent, last, begun,
-				    err);
-		}
-		if (r)
-			break;
-	}
-	gw_gone_end(&gone);
-	return r;
-}
-
-/*
- * The guest gave pages back that were sent before (balloon, free-page
- * reporting). No tracker reports that, for nothing was written. It has no use
- * for what they held, but nobody may find it there: they become zeros at the
- * destination.
- *
- * Between scan and sending: a page that is used again after the look is dirty
- * in the next scan, and what it then holds goes out after the zeros, in
- * another pass.
- */
-int gw_source_pass_holes(struct gw_source *s, bool last, struct gw_error *err)
-{
-	bool begun = false;
-	int r = 0;
-
-	for (int i = 0; i < s->c.vm->ram.nblocks && !r; i++)
-		r = holes_of(s, i, last, &begun, err);
-	if (!r && begun)
-		r = s->to->pass_end(s, false, err);
 	return r;
 }
 
@@ -321,7 +220,7 @@ int gw_source_pass_part(struct gw_source *s, struct gw_error *err)
 	int r = vm->info.direct_io ? vm->ops->drain(vm, err) : 0;
 
 	if (!r)
-		r = gw_source_pass_holes(s, false, err);
+		r = gw_source_holes(s, false, err);
 	gw_encode_pass(&s->encode);
 	if (!r)
 		r = s->to->pass_begin(s, false, err);
@@ -380,6 +279,7 @@ int gw_source_pass_mark(struct gw_source *s, struct gw_error *err)
 
 	if (!e)
 		return gw_fail(err, ENOMEM, "no memory for a list of extents");
+	r = gw_source_holes_init(s, err);
 	s->now->pass = 1;
 	for (int i = 0; i < ram->nblocks && !r; i++)
 		r = mark_extents(s, i, e, err);

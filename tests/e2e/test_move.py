@@ -524,7 +524,8 @@ def test_json_has_the_names_of_query_migrate_and_sane_numbers(traveller):
     assert set(ram) - set(theirs["ram"]) <= {"skipped"}
     assert set(last) - set(theirs) == {
         "event", "device-state-bytes", "populated-bytes", "tracker",
-        "verified-pages", "downtime-us", "unpopulated", "given-back"}
+        "verified-pages", "downtime-us", "unpopulated", "given-back",
+        "saved-bytes", "saved-time"}
     assert set(last) >= {"status", "total-time", "setup-time", "downtime",
                          "ram"}
     assert set(ram) >= {"transferred", "remaining", "total", "duplicate",
