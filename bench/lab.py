@@ -25,10 +25,11 @@ BUILD = os.environ.get("GODWIT_BUILD", os.path.join(TOP, "build"))
 DEPS = os.environ.get("GODWIT_DEPS", os.path.join(TOP, ".deps"))
 GODWIT = os.path.join(BUILD, "cli", "godwit")
 GUEST = os.path.join(DEPS, "guest")
+CONVERGE, CANCELLED = 5, 7  # exit codes of godwit
 BOOT_S = 180
 MOVE_S = 180
 TICK = re.compile(rb"^tick (\d+) (\d+) sum=([0-9a-f]{16}) dirty=(\d+) "
-                  rb"direct=(\d+) bad=(\d+)$")
+                  rb"direct=(\d+) bad=(\d+)(?: loop=(\d+))?$")
 
 
 class Failed(Exception):
@@ -38,6 +39,8 @@ class Failed(Exception):
 class Tick:
     def __init__(self, match, at):
         self.n, self.sum, self.bad = int(match[1]), match[3], int(match[6])
+        self.ms = int(match[2])  # the guest's own clock
+        self.loop = int(match[7] or 0)
         self.at = at  # seconds, time.monotonic() of its last byte
 
 
@@ -134,18 +137,53 @@ class Qmp:
             if "return" in m:
                 return m["return"]
 
-    def wait_migration(self):
-        """Until its MIGRATION events say that it is over."""
+    def wait_migration(self, limit=None):
+        """Until its MIGRATION events say that it is over; its statistics.
+        @limit: cancel it after so many seconds."""
+        end, last = limit and time.monotonic() + limit, None
         while True:
+            if end and time.monotonic() > end:
+                last = self("query-migrate")  # has nothing afterwards
+                self("migrate_cancel")
+                end = None
+            elif end:
+                time.sleep(0.01)
+                self("query-status")  # takes in the events before its answer
             for e in self.events:
                 status = e.get("data", {}).get("status")
                 if e["event"] != "MIGRATION":
                     continue
                 if status == "completed":
-                    return
+                    return self("query-migrate")
+                if status == "cancelled" and last:
+                    return last
                 if status in ("failed", "cancelled"):
                     raise Failed(f"QEMU's own migration {status}")
-            self.message()
+            if not end:
+                self.message()
+
+
+class Events(threading.Thread):
+    """What a godwit with --json says, read as it comes: a pipe that is full
+    would stop it."""
+
+    def __init__(self, proc):
+        super().__init__(daemon=True)
+        self.proc, self.list = proc, []
+        self.start()
+
+    def run(self):
+        for line in self.proc.stdout:
+            self.list.append(json.loads(line))
+
+    def uri(self):
+        """Where it listens, None yet."""
+        return next((e["uri"] for e in self.list
+                     if e["event"] == "listening"), None)
+
+    def last(self):
+        self.join()
+        return self.list[-1] if self.list else {}
 
 
 def wait_until(what, fn, timeout, step=0.02):
@@ -223,6 +261,7 @@ class Move:
         self.total = self.downtime = self.gap = None
         self.sent = None          # bytes
         self.memory = None        # KiB, private, both godwits together
+        self.completed = True
         self.raw = None           # the program's own statistics
 
 
@@ -306,52 +345,64 @@ class Lab:
         a.wait_tick(first.n + max(1, self.options.settle // a_period(a)))
         return a, b
 
-    def godwit_move(self, a, b, *options):
+    def godwit_move(self, a, b, *options, limit=None):
+        """@limit: give up after so many seconds; then, and when it does not
+        converge, .completed is false."""
         def listening():
-            line = rx.stdout.readline()
-            if not line:
+            if rx.poll() is not None:
                 raise Failed("godwit receive: " + self.log("receive"))
-            e = json.loads(line)
-            return e["uri"] if e["event"] == "listening" else None
+            return said.uri()
 
         b.wait_qmp()
         uri = "tcp:127.0.0.1:0" if self.options.tcp else \
             f"unix:{self.dir}/godwit{self.count}.sock"
         rx = self.start([GODWIT, "receive", uri, b.name, "--json"],
                         "receive", subprocess.PIPE)
+        said = Events(rx)
         at = wait_until("listening godwit", listening, 30)
         tx = self.start([GODWIT, "migrate", a.name, at, "--json", *options],
                         "migrate", subprocess.PIPE)
+        events = Events(tx)
         m = Move()
-        m.memory = watch_memory(tx, rx)
-        events = [json.loads(x) for x in tx.stdout.read().splitlines()]
-        rx.stdout.read()
-        if tx.wait() or rx.wait():
+        m.memory = watch_memory(tx, rx, limit=limit)
+        if limit and tx.poll() is None and rx.poll() is None:
+            tx.send_signal(signal.SIGINT)
+        codes = tx.wait(), rx.wait()
+        m.completed = not any(codes)
+        if not m.completed and not (limit and codes[0] in (CONVERGE,
+                                                           CANCELLED)):
             raise Failed("godwit: " + self.log("migrate") +
                          self.log("receive"))
-        m.raw = events[-1]
-        m.total, m.downtime = m.raw["total-time"], m.raw["downtime-us"] / 1e3
-        m.sent = m.raw["ram"]["transferred"]
+        m.raw = events.last()
+        m.total, m.sent = m.raw["total-time"], m.raw["ram"]["transferred"]
+        if m.completed:
+            m.downtime = m.raw["downtime-us"] / 1e3
         return m
 
-    def qemu_move(self, a, b):
+    def qemu_move(self, a, b, *capabilities, limit=None, **parameters):
+        """By QEMU, with these on at both ends ("_" for "-"). @limit: see
+        godwit_move()."""
         qa, qb = a.wait_qmp(), b.wait_qmp()
         uri = f"unix:{self.dir}/qemu{self.count}.sock"
         if self.options.tcp:
             with socket.socket() as s:  # a port that is free just now
                 s.bind(("127.0.0.1", 0))
                 uri = f"tcp:127.0.0.1:{s.getsockname()[1]}"
+        for q in qa, qb:
+            q("migrate-set-capabilities", capabilities=[
+                {"capability": c, "state": True}
+                for c in ("events", *capabilities)])
+            q("migrate-set-parameters", **{
+                "max-bandwidth": 1 << 40, "downtime-limit": 300,
+                **{k.replace("_", "-"): v for k, v in parameters.items()}})
         qb("migrate-incoming", uri=uri)
-        qa("migrate-set-capabilities",
-           capabilities=[{"capability": "events", "state": True}])
-        qa("migrate-set-parameters", **{
-            "max-bandwidth": 1 << 40, "downtime-limit": 300})
         m = Move()
         qa("migrate", uri=uri)
-        qa.wait_migration()
-        m.raw = qa("query-migrate")
-        m.total, m.downtime = m.raw["total-time"], m.raw["downtime"]
+        m.raw = qa.wait_migration(limit)
+        m.completed = m.raw["status"] == "completed"
         m.sent = m.raw["ram"]["transferred"]
+        if m.completed:
+            m.total, m.downtime = m.raw["total-time"], m.raw["downtime"]
         return m
 
     @contextlib.contextmanager
@@ -393,10 +444,11 @@ def a_period(guest):
     return int(m[1]) if m else 100
 
 
-def watch_memory(*procs):
-    """Largest sum of their private memory until the first one ends, KiB."""
-    top = 0
-    while all(p.poll() is None for p in procs):
+def watch_memory(*procs, limit=None):
+    """Largest sum of their private memory, KiB, until the first one ends or
+    @limit seconds are over."""
+    top, end = 0, time.monotonic() + (limit or float("inf"))
+    while all(p.poll() is None for p in procs) and time.monotonic() < end:
         top = max(top, sum(rss_anon(p.pid) for p in procs))
         time.sleep(0.01)
     return top

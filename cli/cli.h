@@ -38,6 +38,7 @@ int cmd_run(int argc, char **argv);
 int cmd_list(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_migrate(int argc, char **argv);
+int cmd_monitor(int argc, char **argv);
 int cmd_receive(int argc, char **argv);
 int cmd_restore(int argc, char **argv);
 int cmd_save(int argc, char **argv);
@@ -55,11 +56,14 @@ struct cli_operation {
 	struct godwit_params params;
 	bool json, quiet;
 	const char *format; /* receive --format, NULL: not given */
+	const char *qmp;    /* monitor --qmp, NULL: not given */
+	json_t *capabilities; /* monitor: [{"capability", "state"}...] or NULL;
+				 the caller's */
 	const char *positional[2];
 };
 
-/* Parse options and the two positional arguments @names. Return: 0 or an
- * exit code, already reported. */
+/* Parse options and the positional arguments @names, two or (NULL) one.
+ * Return: 0 or an exit code, already reported. */
 int cli_operation_parse(struct cli_operation *o, int argc, char **argv,
 			const char *const names[2]);
 
@@ -117,6 +121,19 @@ char *cli_text(char *to, size_t len, const char *from);
 int cli_image_copy(struct cli_image *o,
 		   int (*check)(struct gw_image *img, struct cli_image *o,
 				struct gw_error *err));
+
+/* --- lines.c ------------------------------------------------------------ */
+
+struct cli_lines;
+
+/* Lines of standard input, behind @prompt on a terminal. @wait is called when
+ * there is none yet: 0 when something can be read, or -errno to stop. */
+struct cli_lines *cli_lines_open(const char *prompt, int (*wait)(void *data),
+				 void *data);
+/* Valid until the next call. NULL with *@why: -ENODATA at the end, what @wait
+ * said, -EMSGSIZE. */
+const char *cli_lines_next(struct cli_lines *l, int *why);
+void cli_lines_close(struct cli_lines *l);
 
 /* --- progress.c --------------------------------------------------------- */
 

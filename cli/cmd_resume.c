@@ -13,6 +13,7 @@
 #include "vm/qemu/qmp.h"
 #include "vm/qemu/resume.h"
 #include "vm/qemu/rundir.h"
+#include "vm/qemu/throttle.h"
 
 #define TIMEOUT_MS 10000
 
@@ -82,6 +83,14 @@ static bool nothing_to_do(const struct gw_vmref *ref, const char *status,
 	return false;
 }
 
+/* A godwit and its guardian that were killed may have left its vCPUs slow. */
+static void lift_throttle(struct gw_qmp *q)
+{
+	struct gw_throttle t = { .pid = gw_qmp_peer_pid(q) };
+
+	gw_throttle_remove(&t);
+}
+
 static int resume(const struct gw_vmref *ref, bool yes, struct gw_error *err)
 {
 	struct gw_qmp *q = gw_qmp_open(ref->qmp, TIMEOUT_MS, NULL, err);
@@ -92,6 +101,7 @@ static int resume(const struct gw_vmref *ref, bool yes, struct gw_error *err)
 		gw_qmp_close(q);
 		return cli_report(err);
 	}
+	lift_throttle(q);
 	if (!nothing_to_do(ref, status, &r)) {
 		r = tell_note(ref) ? ask(yes) : GW_FAULT_FAILED;
 		if (!r && (gw_qemu_end_migration(q, TIMEOUT_MS, err) ||

@@ -32,7 +32,7 @@ static int cmd_version(int argc, char **argv);
 const struct cli_command cli_commands[] = {
 	{ "run", "NAME [options] -- QEMU-COMMAND...",
 	  "start QEMU so that godwit can move it",
-	  "Shares the VM's RAM, adds the agent and two QMP monitors, and becomes QEMU.\n\n"
+	  "Shares the VM's RAM, adds the agent and three QMP monitors, and becomes QEMU.\n\n"
 	  "  --incoming              wait for a migration ('godwit receive')\n"
 	  "  --memory SIZE           RAM of the VM, instead of QEMU's -m\n"
 	  "  --hugepages             RAM from huge pages of the default size\n"
@@ -49,13 +49,23 @@ const struct cli_command cli_commands[] = {
 	{ "migrate", "VM URI [options]", "live-migrate a VM",
 	  VM_HELP URI_HELP NATIVE_HELP "\n" COMMON_HELP, GW_USE_MIGRATE,
 	  cmd_migrate },
+	{ "monitor", "VM [options]",
+	  "a prompt, or a QMP socket, in front of QEMU's own",
+	  VM_HELP URI_HELP
+	  "\nCommands of migration are godwit's, all others QEMU's; 'help' lists them. They\n"
+	  "are read from standard input if that is no terminal, one per line. Parameters\n"
+	  "below are what its migrations begin with; --set knows QEMU's capabilities too.\n\n"
+	  "  --qmp unix:PATH         serve QMP at PATH instead\n"
+	  "  -q, --quiet             nothing but errors\n"
+	  "  --set NAME=VALUE        the same parameters by name\n",
+	  GW_USE_MIGRATE | GW_USE_RECEIVE, cmd_monitor },
 	{ "receive", "URI VM|FILE [options]",
 	  "accept one migration into a VM started with --incoming",
 	  URI_HELP VM_HELP
 	  "\nThe source is 'godwit migrate' or a plain QEMU ('migrate', best with\n"
-	  "capability return-path, without multifd and postcopy-ram). What has a '/' or a\n"
-	  "'.' in it and is no VM, or comes with --format, is a FILE, which takes what a\n"
-	  "plain QEMU sends.\n\n"
+	  "capability return-path, also with multifd, without postcopy-ram). What has a\n"
+	  "'/' or a '.' in it and is no VM, or comes with --format, is a FILE, which takes\n"
+	  "what a plain QEMU sends.\n\n"
 	  "  --format stream|mapped-ram  what FILE becomes (stream)\n" COMMON_HELP,
 	  GW_USE_RECEIVE, cmd_receive },
 	{ "save", "VM FILE [options]", "save a VM in a file",

@@ -13,13 +13,16 @@
 
 #include "base/clock.h"
 #include "cli/cli.h"
+#include "control/caps.h"
 #include "control/params.h"
 #include "control/stats.h"
 
 #define MAX_OPTIONS 64
 #define OPT_PARAM   1000 /* + index into gw_params */
 
-enum { OPT_SET = 256, OPT_JSON, OPT_FORMAT };
+#define USE_MONITOR (GW_USE_MIGRATE | GW_USE_RECEIVE)
+
+enum { OPT_SET = 256, OPT_JSON, OPT_FORMAT, OPT_QMP };
 
 void cli_json(json_t *j)
 {
@@ -35,7 +38,12 @@ static void build_options(struct option *o, unsigned int use)
 	int n = 0;
 
 	o[n++] = (struct option){ "set", required_argument, NULL, OPT_SET };
-	o[n++] = (struct option){ "json", no_argument, NULL, OPT_JSON };
+	if (use == USE_MONITOR)
+		o[n++] = (struct option){ "qmp", required_argument, NULL,
+					  OPT_QMP };
+	else
+		o[n++] = (struct option){ "json", no_argument, NULL,
+					  OPT_JSON };
 	o[n++] = (struct option){ "quiet", no_argument, NULL, 'q' };
 	if (use == GW_USE_RECEIVE)
 		o[n++] = (struct option){ "format", required_argument, NULL,
@@ -50,6 +58,44 @@ static void build_options(struct option *o, unsigned int use)
 				NULL, OPT_PARAM + (int)i
 			};
 	o[n] = (struct option){ NULL, 0, NULL, 0 };
+}
+
+/* A monitor goes on with every capability, as its clients may. */
+static int keep_capability(struct cli_operation *o, const char *name,
+			   const char *value, struct gw_error *err)
+{
+	bool on = !strcmp(value, "on");
+
+	if (!on && strcmp(value, "off"))
+		return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
+				  "capability '%s=%s' is neither on nor off",
+				  name, value);
+	if (!o->capabilities)
+		o->capabilities = json_array();
+	json_array_append_new(o->capabilities,
+			      json_pack("{s:s, s:b}", "capability", name,
+					"state", on));
+	return 0;
+}
+
+/* --set: of parameters and QEMU's capabilities the parameters come first,
+ * some have the same name. */
+static int assign(struct cli_operation *o, unsigned int use, const char *text,
+		  struct gw_error *err)
+{
+	size_t n = strcspn(text, "=");
+	const struct gw_param *d;
+	char name[64];
+
+	snprintf(name, sizeof(name), "%.*s", (int)n, text);
+	d = gw_param_find(name);
+	if ((d && d->uses & use) || gw_cap_find(name) < 0 ||
+	    !(use & USE_MONITOR))
+		return gw_param_assign(&o->params, use, text, err);
+	if (use == USE_MONITOR)
+		return keep_capability(o, name, text + n + (text[n] == '='),
+				       err);
+	return gw_cap_assign(&o->params, text, err);
 }
 
 static int parse_option(struct cli_operation *o, const char *cmd, int c)
@@ -68,9 +114,11 @@ static int parse_option(struct cli_operation *o, const char *cmd, int c)
 	case OPT_FORMAT:
 		o->format = optarg;
 		return 0;
+	case OPT_QMP:
+		o->qmp = optarg;
+		return 0;
 	case OPT_SET:
-		r = gw_param_assign(&o->params, cli_find(cmd)->params, optarg,
-				    &err);
+		r = assign(o, cli_find(cmd)->params, optarg, &err);
 		break;
 	default:
 		d = &gw_params[c - OPT_PARAM];
@@ -102,12 +150,12 @@ int cli_operation_parse(struct cli_operation *o, int argc, char **argv,
 			return r;
 	}
 	for (; optind < argc; optind++) {
-		if (n == 2)
+		if (n == 2 || !names[n])
 			return cli_usage(argv[0], "'%s' is one argument too many",
 					 argv[optind]);
 		o->positional[n++] = argv[optind];
 	}
-	if (n < 2)
+	if (n < 2 && names[n])
 		return cli_usage(argv[0], "the %s is missing", names[n]);
 	return 0;
 }

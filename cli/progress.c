@@ -24,7 +24,8 @@ void cli_progress_init(struct cli_progress *p, bool json, bool quiet)
 
 static void format(const struct godwit_stats *s, char *line, size_t len)
 {
-	char sent[32], rate[32], dirty[32], left[32], eta[32];
+	char sent[32], rate[32], dirty[32], left[32], eta[32], slow[32] = "";
+	char disks[32] = "";
 
 	gw_format_size(sent, sizeof(sent), s->transferred);
 	gw_format_size(rate, sizeof(rate), s->bandwidth);
@@ -37,10 +38,17 @@ static void format(const struct godwit_stats *s, char *line, size_t len)
 		gw_format_time(eta, sizeof(eta), s->eta_ns);
 	else
 		strcpy(eta, "?");
+	if (s->cpu_throttle_percentage)
+		snprintf(slow, sizeof(slow), "  throttled %u%%",
+			 s->cpu_throttle_percentage);
+	if (s->disk_total)
+		snprintf(disks, sizeof(disks), "  disks %u %%",
+			 (unsigned int)(100.0 * (double)s->disk_done /
+					(double)s->disk_total));
 	snprintf(line, len,
-		 "%-14s pass %-2u sent %8s at %8s/s  left %8s  ETA %-6s  dirtied %8s/s",
+		 "%-14s pass %-2u sent %8s at %8s/s  left %8s  ETA %-6s  dirtied %8s/s%s%s",
 		 godwit_status_name(s->status), s->pass, sent, rate, left,
-		 eta, dirty);
+		 eta, dirty, slow, disks);
 }
 
 /* A line that wraps cannot be rewritten: the last column stays free. */
@@ -144,6 +152,13 @@ static void saved(const struct godwit_stats *s)
 	printf("; %s at this rate\n", gw_format_time(time, sizeof(time), ns));
 }
 
+static void throttled(const struct godwit_stats *s)
+{
+	if (s->cpu_throttle_most)
+		printf("auto-converge: up to %u %% of the CPU time was taken from the guest\n",
+		       s->cpu_throttle_most);
+}
+
 /* What QEMU itself says; it counts no device state and no holes. */
 static void summary_native(const struct godwit_stats *s)
 {
@@ -172,6 +187,11 @@ void cli_summary_migrated(const struct godwit_stats *s)
 	       s->tracker);
 	pages(s, "on the wire");
 	saved(s);
+	throttled(s);
+	if (s->disk_total)
+		printf("disks: %s copied, %s on the wire\n",
+		       gw_format_size(a, sizeof(a), s->disk_done),
+		       gw_format_size(b, sizeof(b), s->disk_transferred));
 	if (s->verified)
 		printf("verified: %llu pages compared, all equal\n",
 		       (unsigned long long)s->verified);
@@ -209,6 +229,7 @@ void cli_summary_saved(const struct godwit_stats *s)
 		       gw_format_time(b, sizeof(b), s->downtime_ns));
 	printf("\n");
 	pages(s, "written");
+	throttled(s);
 }
 
 void cli_summary_sent(const struct godwit_stats *s)

@@ -2,6 +2,7 @@
 /* record.c - fuzz godwit's records (lib/wire/record.c). */
 #include <stddef.h>
 
+#include "wire/disks.h"
 #include "wire/record.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -10,7 +11,8 @@ static void payload(struct gw_reader *r, struct gw_record *rec,
 		    struct gw_ram *ram)
 {
 	static struct gw_extent e[GW_RECORD_MAX_EXTENTS];
-	uint64_t hash[GW_VERIFY_CHUNK], first;
+	uint64_t hash[GW_VERIFY_CHUNK], first, total;
+	static struct gw_disks disks;
 	struct gw_ramblock *b;
 	struct gw_error err;
 	bool not_here;
@@ -26,6 +28,12 @@ static void payload(struct gw_reader *r, struct gw_record *rec,
 		break;
 	case GW_RECORD_VERIFY:
 		ret = gw_record_get_verify(r, rec, ram, &b, &first, hash, &n);
+		break;
+	case GW_RECORD_DISKS:
+		ret = gw_disks_get(r, rec, &disks);
+		break;
+	case GW_RECORD_DISKS_PROGRESS:
+		ret = gw_disks_get_progress(r, rec, &first, &total);
 		break;
 	default:
 		gw_read_skip(r, rec->len);

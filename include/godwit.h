@@ -184,6 +184,11 @@ struct godwit_stats {
 	double xbzrle_encoding_rate;  /* last pass: bytes of pages per byte sent */
 	/* convergence */
 	uint32_t cpu_throttle_percentage; /* now; 0: not throttled */
+	uint32_t cpu_throttle_most;	  /* the most that it was */
+	/* disks; disk_total 0: none are copied */
+	uint64_t disk_total;	   /* to copy, with what the guest adds */
+	uint64_t disk_done;	   /* of it */
+	uint64_t disk_transferred; /* bytes sent for that */
 };
 
 /* Called at most ten times a second and at every change of status. */
@@ -221,6 +226,14 @@ GODWIT_API void godwit_op_free(struct godwit_op *op);
 GODWIT_API void godwit_op_cancel(struct godwit_op *op);
 
 /*
+ * Change the parameter @name of an operation, also while it runs; any thread.
+ * @value as on the command line, "64M". Of those that cannot change any more
+ * (godwit(1) names the ones that can) -EBUSY.
+ */
+GODWIT_API int godwit_op_set(struct godwit_op *op, const char *name,
+			     const char *value, struct godwit_error *err);
+
+/*
  * Live-migrate to the godwit that listens at @uri, with the parameter `native`
  * also to a plain QEMU that waits there. Return: 0 when the VM runs there (its
  * source VMM then stands in `postmigrate`), or -errno with @err.
@@ -230,7 +243,7 @@ GODWIT_API int godwit_migrate(struct godwit_op *op, const char *uri,
 
 /*
  * Listen at @uri and accept one migration into a VM that waits for one, from a
- * godwit or from a plain QEMU (`migrate`, without multifd and postcopy-ram).
+ * godwit or from a plain QEMU (`migrate`, without postcopy-ram).
  * @listening (may be NULL) is told where, with the real port for port 0.
  *
  * A plain QEMU with capability return-path gives its VM up only when it is

@@ -74,6 +74,7 @@ _godwit_value()
 {
 	case $2 in
 	--agent)	_godwit_reply "preload plugin" "$3" ;;
+	--qmp)		_godwit_reply unix "$3" : ;;
 	--tracker)	_godwit_reply "auto pagemap-scan uffd-wp" "$3" ;;
 	--format)	[[ $1 != dump ]] || { _godwit_reply "raw elf" "$3"; return; }
 			_godwit_reply "mapped-ram stream" "$3" ;;
@@ -89,7 +90,7 @@ _godwit_argument()
 	case $1:$2 in
 	help:0)
 		_godwit_reply "$(_godwit_commands)" "$3" ;;
-	migrate:0 | check:0 | resume:0 | save:0)
+	migrate:0 | monitor:0 | check:0 | resume:0 | save:0)
 		_godwit_reply "$(_godwit_vms)" "$3" ;;
 	receive:1 | restore:1)
 		_godwit_reply "$(_godwit_vms true)" "$3" ;;

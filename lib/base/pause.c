@@ -11,6 +11,8 @@
 /* In the order in which one migration comes by, each side for itself. */
 static const char *const names[GW_PAUSE_POINTS] = {
 	[GW_PAUSE_SOURCE_SETUP] = "source:setup",
+	[GW_PAUSE_SOURCE_DISKS] = "source:disks",
+	[GW_PAUSE_SOURCE_DISKS_STOPPED] = "source:disks-stopped",
 	[GW_PAUSE_SOURCE_BULK] = "source:bulk",
 	[GW_PAUSE_SOURCE_PASS] = "source:pass",
 	[GW_PAUSE_SOURCE_SAVING] = "source:saving",
@@ -20,6 +22,7 @@ static const char *const names[GW_PAUSE_POINTS] = {
 	[GW_PAUSE_SOURCE_COMMITTED] = "source:committed",
 	[GW_PAUSE_SOURCE_GO] = "source:go",
 	[GW_PAUSE_DEST_SETUP] = "dest:setup",
+	[GW_PAUSE_DEST_DISKS] = "dest:disks",
 	[GW_PAUSE_DEST_BULK] = "dest:bulk",
 	[GW_PAUSE_DEST_RAM_COMPLETE] = "dest:ram-complete",
 	[GW_PAUSE_DEST_LOADED] = "dest:loaded",

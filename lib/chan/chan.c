@@ -88,11 +88,12 @@ static int wait_turn(struct gw_chan *c, bool writing, int64_t ms,
 {
 	int64_t pause = writing ? c->wpause : c->rpause;
 	int64_t until = earlier(deadline, pause);
-	struct pollfd p[3] = {
+	struct pollfd p[4] = {
 		{ .fd = writing ? c->wfd : c->rfd,
 		  .events = writing ? POLLOUT : POLLIN },
 		{ .fd = c->wake_fd, .events = POLLIN },
 		{ .fd = gw_cancel_fd(c->cancel), .events = POLLIN },
+		{ .fd = gw_cancel_fd(c->stop), .events = POLLIN },
 	};
 
 	for (;;) {
@@ -104,11 +105,11 @@ static int wait_turn(struct gw_chan *c, bool writing, int64_t ms,
 			ts.tv_sec = (time_t)(left / GW_NS_PER_S);
 			ts.tv_nsec = (long)(left % GW_NS_PER_S);
 		}
-		r = ppoll(p, 3, until ? &ts : NULL, NULL);
+		r = ppoll(p, 4, until ? &ts : NULL, NULL);
 		if (r < 0 && errno != EINTR)
 			return gw_fail_errno(err, errno, "waiting for %s",
 					     c->peer);
-		if (r > 0 && p[2].revents)
+		if (r > 0 && (p[2].revents || p[3].revents))
 			return gw_cancel_fail(err);
 		if (r > 0 && p[1].revents)
 			return fail_down(c, err);

@@ -58,6 +58,9 @@ struct gw_chan {
 	 * gw_listener_accept() put theirs here, so it must outlive the
 	 * channel, or be replaced. */
 	const struct gw_cancel *cancel;
+	/* The same, for whoever has several channels and gives all of them up
+	 * when one fails; NULL: nobody. */
+	const struct gw_cancel *stop;
 	/* owned by the reader resp. writer thread: what to wait for after
 	 * -EAGAIN: the descriptor (-1: none) or, if not 0, a point in time of
 	 * gw_now_ns(), whichever comes first. The attempt may change both. */

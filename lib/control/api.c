@@ -9,11 +9,14 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "base/scope.h"
 #include "chan/chan.h"
 #include "control/internal.h"
 #include "control/params.h"
 #include "godwit.h"
 #include "image/peer_sink.h"
+#include "page/deflate.h"
+#include "source/join.h"
 #include "source/native.h"
 #include "source/source.h"
 #include "vm/qemu/native.h"
@@ -114,6 +117,7 @@ struct godwit_op *godwit_op_new(struct godwit_vm *vm,
 		free(op);
 		return NULL;
 	}
+	pthread_mutex_init(&op->set_lock, NULL);
 	op->vm = (struct gw_vm *)vm;
 	if (params)
 		op->params = *params;
@@ -128,6 +132,7 @@ void godwit_op_free(struct godwit_op *op)
 	if (!op)
 		return;
 	gw_progress_fini(&op->progress);
+	pthread_mutex_destroy(&op->set_lock);
 	gw_cancel_fini(&op->cancel);
 	free(op);
 }
@@ -140,6 +145,32 @@ void godwit_op_cancel(struct godwit_op *op)
 void godwit_op_stats(struct godwit_op *op, struct godwit_stats *stats)
 {
 	gw_progress_get(&op->progress, stats);
+}
+
+int godwit_op_set(struct godwit_op *op, const char *name, const char *value,
+		  struct godwit_error *err)
+{
+	struct gw_error *e = (struct gw_error *)err;
+	const struct gw_param *d = gw_param_find(name);
+	struct godwit_params next;
+	int r;
+
+	if (!d)
+		return gw_fail_as(e, GW_FAULT_USAGE, EINVAL,
+				  "there is no parameter '%s'", name);
+	if (!(d->uses & GW_USE_NOW))
+		return gw_fail_as(e, GW_FAULT_USAGE, EBUSY,
+				  "%s of an operation cannot be changed: set it before",
+				  name);
+	/* One after the other: gw_params_check() looks at two. */
+	GW_LOCKED(&op->set_lock);
+	next = op->params;
+	r = gw_param_set(&next, d, value, e);
+	if (!r)
+		r = gw_params_check(&next, e);
+	if (!r)
+		gw_param_store(&op->params, &next, d);
+	return r;
 }
 
 static void set_peer(struct gw_vm *vm, const struct gw_chan *chan)
@@ -165,7 +196,8 @@ static int migrate_to_qemu(struct gw_source_config *c, struct gw_error *err)
 	if (c->params->verify)
 		return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
 				  "a plain QEMU cannot compare hashes: --verify and --to-qemu exclude each other");
-	c->sink = gw_sink_peer(c->chan, c->params, c->cancel, err);
+	c->sink = gw_sink_peer(c->chan, gw_source_channels(c->params) > 0,
+			       c->params, c->cancel, err);
 	c->chan = NULL; /* the sink's now */
 	if (!c->sink)
 		return -err->code;
@@ -185,14 +217,62 @@ static int check_native_params(const struct godwit_params *p,
 		return gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
 				  "native and tracker %s exclude each other: QEMU finds out by itself what the guest writes",
 				  p->tracker);
+	if (p->auto_converge || p->max_downtime_ns)
+		return gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
+				  "native and %s exclude each other: QEMU decides by itself when to switch over and what it does until then (its capability auto-converge can be set before)",
+				  p->auto_converge ? "auto-converge" :
+						     "max-downtime");
 	return 0;
 }
 
-static int check_migrate(struct godwit_op *op, const char *uri,
+/* Their data needs a godwit there, and connections of their own. */
+static int check_disks(const struct godwit_params *p, const char *uri,
+		       struct gw_error *err)
+{
+	if (!strcmp(p->disks, "none"))
+		return 0;
+	if (p->to_qemu || p->native)
+		return gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
+				  "disks %s and %s exclude each other: the godwit at the destination takes the disks in",
+				  p->disks, p->native ? "native" : "to-qemu");
+	return gw_join_possible(uri, "disks", err);
+}
+
+/* Is what is asked for possible together, and there? */
+static int check_channels(const struct godwit_params *p, const char *uri,
+			  struct gw_error *err)
+{
+	bool compress = strcmp(p->compress, "none"), fixed;
+	int r;
+
+	if (!gw_source_channels(p))
+		return 0;
+	fixed = compress && strcmp(p->compress, "auto");
+	if (p->native)
+		return gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
+				  "native and %s exclude each other: QEMU sends the memory by itself, over one connection",
+				  compress ? "compress" : "channels");
+	if (p->to_qemu && p->xbzrle)
+		return gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
+				  "to-qemu: QEMU has xbzrle or channels (multifd, which compress needs too), not both: leave one out, or move to a godwit");
+	if (p->to_qemu && compress && !fixed)
+		return gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
+				  "to-qemu: compress auto needs a godwit there: QEMU takes the one method that its multifd-compression says");
+	r = fixed ? gw_deflate_check(p->compress, p->compress_level, err) : 0;
+	return r ? r :
+		   gw_join_possible(uri, compress ? "compress" : "channels",
+				    err);
+}
+
+int gw_api_check_migrate(struct godwit_op *op, const char *uri,
 			 struct gw_error *err)
 {
 	int r = gw_api_check_uri(uri, err);
 
+	if (!r)
+		r = check_channels(&op->params, uri, err);
+	if (!r)
+		r = check_disks(&op->params, uri, err);
 	if (r || !op->params.native)
 		return r ? r : op->vm->ops->check(op->vm, true, err);
 	r = check_native_params(&op->params, err);
@@ -203,6 +283,7 @@ int godwit_migrate(struct godwit_op *op, const char *uri,
 		   struct godwit_error *err)
 {
 	struct gw_source_config c = { .vm = op->vm,
+				      .uri = uri,
 				      .params = &op->params,
 				      .cancel = &op->cancel,
 				      .progress = &op->progress };
@@ -210,7 +291,7 @@ int godwit_migrate(struct godwit_op *op, const char *uri,
 	int r;
 
 	/* A VM that cannot be moved is said before a peer is bothered. */
-	r = check_migrate(op, uri, e);
+	r = gw_api_check_migrate(op, uri, e);
 	if (r)
 		return r;
 	c.chan = gw_chan_connect(uri,

@@ -3,6 +3,8 @@
 #ifndef GW_CONTROL_INTERNAL_H
 #define GW_CONTROL_INTERNAL_H
 
+#include <pthread.h>
+
 #include "base/cancel.h"
 #include "base/progress.h"
 #include "godwit.h"
@@ -10,12 +12,17 @@
 
 struct godwit_op {
 	struct gw_vm *vm;
-	struct godwit_params params;
+	struct godwit_params params; /* those that are live: atomic */
+	pthread_mutex_t set_lock;    /* who changes them */
 	struct gw_cancel cancel;
 	struct gw_progress progress;
 };
 
 /* Does it make sense where both sides talk? A file has nobody at its end. */
 int gw_api_check_uri(const char *uri, struct gw_error *err);
+
+/* Can it be moved at all? Before a peer is bothered. */
+int gw_api_check_migrate(struct godwit_op *op, const char *uri,
+			 struct gw_error *err);
 
 #endif

@@ -21,12 +21,13 @@ static const char *const disks[] = { "none", "full", "incremental", NULL };
 
 #define PEERS (GW_USE_MIGRATE | GW_USE_RECEIVE | GW_USE_SEND)
 #define LIVE  (GW_USE_MIGRATE | GW_USE_SAVE)
+#define NOW   GW_USE_NOW
 
 const struct gw_param gw_params[] = {
 	{ "max-bandwidth", GW_PARAM_RATE, AT(max_bandwidth), "0", NULL, NULL,
-	  NULL, LIVE, "bytes per second sent while the VM runs; 0: no limit" },
+	  NULL, LIVE | NOW, "bytes per second sent while the VM runs; 0: no limit" },
 	{ "downtime-limit", GW_PARAM_TIME, AT(downtime_limit_ns), "300ms",
-	  "0", "2000s", NULL, LIVE,
+	  "0", "2000s", NULL, LIVE | NOW,
 	  "switch over when what is left fits in this" },
 	{ "handover-timeout", GW_PARAM_TIME, AT(handover_timeout_ns), "5s",
 	  "100ms", "1h", NULL, PEERS,
@@ -75,7 +76,7 @@ const struct gw_param gw_params[] = {
 	{ "xbzrle", GW_PARAM_BOOL, AT(xbzrle), "off", NULL, NULL, NULL,
 	  GW_USE_MIGRATE, "send pages again as differences" },
 	{ "cache-size", GW_PARAM_SIZE, AT(cache_size), "64M", "32k", "1T",
-	  NULL, GW_USE_MIGRATE, "bytes of pages that xbzrle remembers" },
+	  NULL, GW_USE_MIGRATE | NOW, "bytes of pages that xbzrle remembers" },
 	{ "skip-zero-pages", GW_PARAM_BOOL, AT(skip_zero_pages), "on", NULL,
 	  NULL, NULL, GW_USE_MIGRATE | GW_USE_RECEIVE,
 	  "leave zero pages out of the first pass if both sides agree" },
@@ -85,17 +86,17 @@ const struct gw_param gw_params[] = {
 	{ "auto-converge", GW_PARAM_BOOL, AT(auto_converge), "off", NULL,
 	  NULL, NULL, LIVE, "slow the guest's CPUs down if it must be" },
 	{ "cpu-throttle-initial", GW_PARAM_COUNT, AT(cpu_throttle_initial),
-	  "20", "1", "99", NULL, LIVE,
+	  "20", "1", "99", NULL, LIVE | NOW,
 	  "percent of CPU time that auto-converge takes first" },
 	{ "cpu-throttle-increment", GW_PARAM_COUNT, AT(cpu_throttle_increment),
-	  "10", "1", "99", NULL, LIVE, "percent more in each step" },
+	  "10", "1", "99", NULL, LIVE | NOW, "percent more in each step" },
 	{ "max-cpu-throttle", GW_PARAM_COUNT, AT(max_cpu_throttle), "99", "1",
-	  "99", NULL, LIVE, "percent at most" },
+	  "99", NULL, LIVE | NOW, "percent at most" },
 	{ "throttle-trigger-threshold", GW_PARAM_COUNT,
-	  AT(throttle_trigger_threshold), "50", "1", "100", NULL, LIVE,
+	  AT(throttle_trigger_threshold), "50", "1", "100", NULL, LIVE | NOW,
 	  "percent of what was sent, dirtied again, that calls for it" },
 	{ "max-downtime", GW_PARAM_TIME, AT(max_downtime_ns), "0", "0",
-	  "2000s", NULL, LIVE,
+	  "2000s", NULL, LIVE | NOW,
 	  "switch over at the least that is left rather than give up; 0: no" },
 	{ "disks", GW_PARAM_NAME, AT(disks), "none", NULL, NULL, disks,
 	  GW_USE_MIGRATE, "copy disks too: none, full or incremental" },
@@ -237,11 +238,69 @@ int gw_param_set(struct godwit_params *p, const struct gw_param *d,
 	return set_number(field, d, value, err);
 }
 
+void gw_param_store(struct godwit_params *to, const struct godwit_params *from,
+		    const struct gw_param *d)
+{
+	void *dst = (char *)to + d->offset;
+	const void *src = (const char *)from + d->offset;
+
+	if (d->type == GW_PARAM_COUNT)
+		__atomic_store_n((uint32_t *)dst, *(const uint32_t *)src,
+				 __ATOMIC_RELAXED);
+	else
+		__atomic_store_n((uint64_t *)dst, *(const uint64_t *)src,
+				 __ATOMIC_RELAXED);
+}
+
+int64_t gw_param_number(const struct godwit_params *p,
+			const struct gw_param *d)
+{
+	const void *field = (const char *)p + d->offset;
+
+	switch (d->type) {
+	case GW_PARAM_BOOL:
+		return *(const bool *)field;
+	case GW_PARAM_COUNT:
+		return *(const uint32_t *)field;
+	case GW_PARAM_SIZE:
+	case GW_PARAM_RATE:
+	case GW_PARAM_TIME:
+		return *(const int64_t *)field;
+	default:
+		return 0;
+	}
+}
+
+const char *gw_param_text(const struct godwit_params *p,
+			  const struct gw_param *d, char buf[64])
+{
+	const char *const *field =
+		(const void *)((const char *)p + d->offset);
+	uint32_t level = 0;
+
+	if (d->type == GW_PARAM_METHOD)
+		level = *(const uint32_t *)(field + 1);
+	if (level)
+		snprintf(buf, 64, "%s:%u", *field, level);
+	else
+		snprintf(buf, 64, "%s", *field);
+	return buf;
+}
+
+int gw_params_check(const struct godwit_params *p, struct gw_error *err)
+{
+	if (p->max_cpu_throttle >= p->cpu_throttle_initial)
+		return 0;
+	return gw_fail_as(err, GW_FAULT_USAGE, ERANGE,
+			  "max-cpu-throttle %u is out of range: cpu-throttle-initial (%u) to 99 is possible",
+			  p->max_cpu_throttle, p->cpu_throttle_initial);
+}
+
 int gw_param_assign(struct godwit_params *p, unsigned int use,
 		    const char *assignment, struct gw_error *err)
 {
 	const char *eq = strchr(assignment, '=');
-	char name[64], list[512] = "";
+	char name[64], list[1024] = "";
 	size_t n = 0;
 	const struct gw_param *d;
 

@@ -31,6 +31,8 @@ enum gw_use {
 	GW_USE_RESTORE = 8,
 	GW_USE_SEND = 16,
 	GW_USE_ALL = 31,
+	/* not an operation: godwit_op_set() may change it while one runs */
+	GW_USE_NOW = 32,
 };
 
 struct gw_param {
@@ -52,6 +54,24 @@ const struct gw_param *gw_param_find(const char *name);
 /* Parse @value into @p. A name is not copied: it points into the table. */
 int gw_param_set(struct godwit_params *p, const struct gw_param *d,
 		 const char *value, struct gw_error *err) GW_MUST_CHECK;
+
+/* Put the value of @d from @from into @to, which an engine reads: an atomic
+ * store. Only of a number, and so of every parameter that is live. */
+void gw_param_store(struct godwit_params *to, const struct godwit_params *from,
+		    const struct gw_param *d);
+
+/* The value of a number in its unit (bytes, ns, a count), or of a bool. */
+int64_t gw_param_number(const struct godwit_params *p,
+			const struct gw_param *d);
+/* The value of GW_PARAM_NAME and _METHOD, as gw_param_set() takes it, in
+ * @buf. */
+const char *gw_param_text(const struct godwit_params *p,
+			  const struct gw_param *d, char buf[64]);
+
+/* What one parameter alone cannot tell: max-cpu-throttle is not below
+ * cpu-throttle-initial. */
+int gw_params_check(const struct godwit_params *p,
+		    struct gw_error *err) GW_MUST_CHECK;
 
 /* "NAME=VALUE", of a parameter that is of use for @use. */
 int gw_param_assign(struct godwit_params *p, unsigned int use,

@@ -34,11 +34,7 @@ static int accept_loop(struct godwit_op *op, struct gw_accept *a,
 			r = -e->code;
 			break;
 		}
-		if (a->vm)
-			snprintf(a->vm->peer, sizeof(a->vm->peer), "%s",
-				 chan->peer);
 		r = gw_accept_run(a, chan, e);
-		gw_chan_close(chan);
 	} while (r == -EAGAIN);
 	gw_listener_close(a->listener);
 	return r;

@@ -104,7 +104,7 @@ int godwit_send(struct godwit_op *op, const char *path, const char *uri,
 			       op->params.connect_timeout_ns / GW_NS_PER_MS,
 			       &op->cancel, e);
 	if (chan)
-		sink = gw_sink_peer(chan, &op->params, &op->cancel, e);
+		sink = gw_sink_peer(chan, false, &op->params, &op->cancel, e);
 	r = sink ? send_image(op, img, sink, e) : -e->code;
 	gw_sink_close(sink);
 	gw_image_close(img);

@@ -5,6 +5,8 @@
  *
  *	"GODWIT\r\n"	a godwit source: dest.h, or into a file: refused
  *	"QEVM"		a plain QEMU: stream_in.h
+ *	11 22 33 44	a channel of its multifd, before its main connection:
+ *			kept, and the next one is waited for
  *	anything else	refused
  */
 #ifndef GW_DEST_ACCEPT_H
@@ -29,9 +31,9 @@ struct gw_accept {
 };
 
 /*
- * Everything that comes over @chan, which stays the caller's. Return: 0 when
- * the VM (or file) is there; -EAGAIN without @err: this was only a question,
- * or nobody, wait for the next connection; -errno with @err.
+ * Everything that comes over @chan, which is taken over, and what belongs to
+ * it. Return: 0 when the VM (or file) is there; -EAGAIN without @err: this was
+ * only a question, or nobody, wait for the next connection; -errno with @err.
  */
 int gw_accept_run(struct gw_accept *a, struct gw_chan *chan,
 		  struct gw_error *err) GW_MUST_CHECK;

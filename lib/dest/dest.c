@@ -20,7 +20,14 @@ static void fill_hello(struct gw_dest *d, struct gw_hello *h)
 	snprintf(h->vmm, sizeof(h->vmm), "%s", vm->info.vmm);
 	snprintf(h->machine, sizeof(h->machine), "%s", vm->info.machine);
 	snprintf(h->arch, sizeof(h->arch), "%s", vm->info.arch);
-	h->features = GW_FEATURE_VERIFY;
+	h->features = GW_FEATURE_VERIFY | GW_FEATURE_XBZRLE;
+	if (d->c.listener && gw_listener_again(d->c.listener)) {
+		h->features |= GW_FEATURE_MULTIFD | GW_FEATURE_ZLIB |
+			       GW_FEATURE_ZSTD;
+		if (vm->ops->disks)
+			h->features |= GW_FEATURE_DISKS;
+	}
+	memcpy(h->session, d->session, sizeof(h->session));
 	/* setup() keeps it, before the first page is read */
 	if (d->c.params->skip_zero_pages)
 		h->features |= GW_FEATURE_SKIP_ZERO;
@@ -29,10 +36,26 @@ static void fill_hello(struct gw_dest *d, struct gw_hello *h)
 	h->ram = vm->ram; /* described only; never freed through here */
 }
 
+/* What the source announced must be what both can do. */
+static int check_connections(struct gw_dest *d, const struct gw_hello *theirs,
+			     struct gw_error *err)
+{
+	d->nchannels = theirs->channels;
+	d->ndisks = theirs->disks;
+	if (theirs->channels && !(d->features & GW_FEATURE_MULTIFD))
+		return gw_fail_as(err, GW_FAULT_REFUSED, ENOTSUP,
+				  "the source wants %u channels, which were not agreed on",
+				  theirs->channels);
+	if (theirs->disks && !(d->features & GW_FEATURE_DISKS))
+		return gw_fail_as(err, GW_FAULT_REFUSED, ENOTSUP,
+				  "the source wants to copy %u disks, which was not agreed on",
+				  theirs->disks);
+	return 0;
+}
+
 static int greet(struct gw_dest *d, struct gw_error *err)
 {
 	struct gw_hello mine, theirs;
-	unsigned int features;
 	int r;
 
 	if (gw_hello_get(&d->in, &theirs)) {
@@ -42,11 +65,18 @@ static int greet(struct gw_dest *d, struct gw_error *err)
 		gw_error_prefix(err, "%s", d->c.chan->peer);
 		return r;
 	}
+	r = gw_join_session(d->session, err);
+	if (r) {
+		gw_hello_fini(&theirs);
+		return r;
+	}
 	fill_hello(d, &mine);
 	/* Ours goes out in any case: then both sides can say what differs. */
 	r = gw_hello_put(&d->out, &mine, err);
 	if (!r)
-		r = gw_hello_agree(&theirs, &mine, &features, err);
+		r = gw_hello_agree(&theirs, &mine, &d->features, err);
+	if (!r)
+		r = check_connections(d, &theirs, err);
 	if (!r)
 		gw_info("source is godwit %s, %s, VM '%s'", theirs.godwit,
 			theirs.vmm, theirs.name);
@@ -54,6 +84,18 @@ static int greet(struct gw_dest *d, struct gw_error *err)
 	d->verify = (mine.required | theirs.required) & GW_FEATURE_VERIFY;
 	gw_hello_fini(&theirs);
 	return r || !d->probe ? r : -EAGAIN;
+}
+
+/* The source makes them when it has read our greeting. */
+static int await_connections(struct gw_dest *d, struct gw_error *err)
+{
+	d->join.listener = d->c.listener;
+	d->join.session = d->session;
+	d->join.cancel = d->c.cancel;
+	d->join.n = d->nchannels + d->ndisks;
+	return gw_join_wait(&d->join,
+			    d->c.params->connect_timeout_ns / GW_NS_PER_MS,
+			    err);
 }
 
 static int setup(struct gw_dest *d, struct gw_error *err)
@@ -68,6 +110,8 @@ static int setup(struct gw_dest *d, struct gw_error *err)
 		r = gw_ram_map(&vm->ram, true, err);
 	if (!r)
 		r = greet(d, err);
+	if (!r)
+		r = await_connections(d, err);
 	if (r)
 		return r;
 	gw_pause_at(GW_PAUSE_DEST_SETUP);
@@ -97,6 +141,7 @@ static void tell(struct gw_dest *d, const struct gw_error *why, bool not_here)
 	if (gw_write_flush(&d->out, &ignored) ||
 	    gw_chan_shutdown_write(c, &ignored))
 		return;
+	gw_join_close(&d->join); /* who waits for room on them waits no more */
 	while (gw_deadline_left_ms(deadline) > 0 &&
 	       gw_chan_readv(c, &iov, 1, &ignored) > 0)
 		;
@@ -119,7 +164,10 @@ static void say_where(struct gw_dest *d, struct gw_error *err, bool not_here)
 		return;
 	memcpy(why, err->msg, sizeof(why));
 	gw_fail_as(err, not_here ? err->fault : GW_FAULT_UNCERTAIN, err->code,
-		   "%.800s; the VM is the source's%s", why,
+		   "%.700s; the VM is the source's%s%s", why,
+		   gw_dest_disks_touched(d) ?
+			   " and what its disks hold here is worth nothing" :
+			   "",
 		   !not_here  ? " unless the QEMU here runs it: end that" :
 		   d->c.vm->info.waiting ?
 				", the QEMU here waits for another migration" :
@@ -132,6 +180,7 @@ static void fall_back(struct gw_dest *d, struct gw_error *err)
 	struct gw_error undo = { 0 };
 	bool not_here = err->fault != GW_FAULT_UNCERTAIN;
 
+	gw_channels_stop(&d->channels);
 	gw_prepare_stop(&d->prepare);
 	if (d->uncertain) {
 		gw_progress_status(d->c.progress, GODWIT_STATUS_FAILED);
@@ -149,6 +198,7 @@ static void fall_back(struct gw_dest *d, struct gw_error *err)
 	if (!d->source_owns && !d->stranger)
 		tell(d, err, not_here);
 	say_where(d, err, not_here);
+	gw_dest_disks_free(d);
 	gw_progress_status(d->c.progress, err->fault == GW_FAULT_CANCELLED ?
 						  GODWIT_STATUS_CANCELLED :
 						  GODWIT_STATUS_FAILED);
@@ -158,7 +208,10 @@ static void free_dest(struct gw_dest *d)
 {
 	if (!d)
 		return;
+	gw_channels_stop(&d->channels);
+	gw_join_close(&d->join);
 	gw_prepare_stop(&d->prepare);
+	gw_dest_disks_free(d);
 	gw_reader_fini(&d->in);
 	XXH3_freeState(d->device_hash);
 	free(d->device);
@@ -170,12 +223,27 @@ static void free_dest(struct gw_dest *d)
 static int init_reader(struct gw_dest *d)
 {
 	if (!d->c.in)
-		return gw_reader_init(&d->in, gw_chan_refill, d->c.chan,
+		return gw_reader_init(&d->in, gw_channels_refill, &d->channels,
 				      GW_DEST_READ_BUFFER, NULL);
 	d->in = *d->c.in;
+	d->in.refill = gw_channels_refill;
+	d->in.arg = &d->channels;
 	d->c.in->own = false;
 	gw_reader_fini(d->c.in);
 	return 0;
+}
+
+static void init_channels(struct gw_dest *d)
+{
+	struct gw_channels *c = &d->channels;
+
+	gw_place_ram_init(&d->place, &d->ram.table, &d->prepare);
+	c->main = d->c.chan;
+	c->place = &d->place.base;
+	c->progress = d->c.progress;
+	c->cancel = d->c.cancel;
+	c->idle_ms = d->c.params->idle_timeout_ns / GW_NS_PER_MS;
+	c->explains = true;
 }
 
 static struct gw_dest *new_dest(const struct gw_dest_config *c)
@@ -186,6 +254,7 @@ static struct gw_dest *new_dest(const struct gw_dest_config *c)
 		return NULL;
 	d->c = *c;
 	d->now = &c->progress->now;
+	init_channels(d);
 	d->device_hash = XXH3_createState();
 	d->extents = calloc(GW_RECORD_MAX_EXTENTS, sizeof(*d->extents));
 	if (!d->device_hash || !d->extents || init_reader(d)) {
@@ -216,7 +285,7 @@ int gw_dest_run(const struct gw_dest_config *c, struct gw_error *err)
 		r = gw_dest_receive(d, err);
 	if (!r)
 		r = gw_dest_hand_over(d, err);
-	d->now->transferred = gw_chan_bytes_read(c->chan);
+	gw_channels_count(&d->channels);
 	if (d->probe)
 		r = -EAGAIN;
 	else if (r)

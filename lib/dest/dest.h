@@ -8,9 +8,9 @@
  *	completed	READY was said, GO came, the VM runs
  *
  * dest.c is the state machine, load.c what arrives, prepare.c the background
- * allocation, handover.c the end. (What does not come from a godwit: accept.h,
- * stream_in.h, vm_sink.h.) The caller's thread and one preparing
- * thread. Before READY any failure leaves the waiting VMM as it was; between
+ * allocation, join.c and channels.c further connections, handover.c the end.
+ * (What does not come from a godwit: accept.h, stream_in.h, vm_sink.h.) The
+ * caller's thread, one preparing thread, and one per channel. Before READY any failure leaves the waiting VMM as it was; between
  * READY and GO a lost connection leaves the VM paused and says so.
  */
 #ifndef GW_DEST_DEST_H
@@ -32,6 +32,8 @@
 struct gw_dest_config {
 	struct gw_vm *vm;
 	struct gw_chan *chan; /* accepted; stays the caller's */
+	/* Where further connections come; NULL: there will be none. */
+	struct gw_listener *listener;
 	const struct godwit_params *params;
 	const struct gw_cancel *cancel; /* may be NULL */
 	struct gw_progress *progress;

@@ -8,7 +8,10 @@
 #include "base/clock.h"
 #include "base/reader.h"
 #include "base/writer.h"
+#include "dest/channels.h"
 #include "dest/dest.h"
+#include "dest/disks.h"
+#include "dest/join.h"
 #include "dest/prepare.h"
 #include "wire/hello.h"
 #include "wire/ram.h"
@@ -26,19 +29,26 @@ enum gw_dest_phase {
 	GW_DEST_LOADED, /* READY was said */
 };
 
-/* Every field belongs to the migration thread. */
+/* Every field belongs to the migration thread; `place` is also used by the
+ * threads of the channels. */
 struct gw_dest {
 	struct gw_dest_config c;
 	struct godwit_stats *now; /* = &c.progress->now */
 	struct gw_reader in;
 	struct gw_writer out;
 	struct gw_ram_decoder ram;
-	struct gw_ramblock *block[GW_MAX_TABLE_BLOCKS]; /* by table index */
 	struct gw_prepare prepare;
+	struct gw_place_ram place;
+	unsigned int features; /* what both have */
+	unsigned int nchannels;
+	uint8_t session[GW_HELLO_SESSION];
+	struct gw_join join;
+	struct gw_channels channels;
 	enum gw_dest_phase phase;
 	uint32_t section_id;
 	bool punched;	  /* RAM was made ours: empty it again on failure */
 	bool probe;	  /* it only asked */
+	bool flushed;	  /* this section has a sync of the channels */
 	bool verify;	  /* one of the sides asked for it */
 	bool stranger;	  /* not a godwit: close without a word */
 	bool loading;	  /* load_begin was called */
@@ -46,6 +56,8 @@ struct gw_dest {
 	bool uncertain;	  /* READY was said and nobody answered */
 	bool source_owns; /* the source said that it keeps the VM */
 	uint64_t verified[GW_RAM_MAX_BLOCKS]; /* pages compared, per block */
+	uint32_t ndisks; /* their connections follow those of channels */
+	struct gw_dest_disks *disks; /* NULL: none yet */
 	/* device state */
 	uint8_t *device;
 	size_t device_len, device_cap;

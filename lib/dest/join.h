@@ -15,11 +15,13 @@
 
 struct gw_join {
 	struct gw_listener *listener;
-	const uint8_t *session; /* GW_HELLO_SESSION bytes; NULL: any */
+	/* GW_HELLO_SESSION bytes; NULL: that of the first to come */
+	const uint8_t *session;
 	unsigned int n;		/* numbers are below it */
 	const struct gw_cancel *cancel;
 	struct gw_chan *chan[GW_HELLO_MAX_CONNECTIONS]; /* by number */
 	unsigned int joined;
+	uint8_t first[GW_HELLO_SESSION];
 };
 
 /* A random session. */
@@ -35,10 +37,19 @@ int gw_join_wait(struct gw_join *j, int64_t timeout_ms,
 		 struct gw_error *err) GW_MUST_CHECK;
 
 /*
- * @chan has come and said nothing yet: read its hello and take it. Return: 0;
- * -errno with @err, and it is still the caller's.
+ * How many there will be is not known: take all that have come, at least
+ * @least, and wait for those whose number is missing below another's; @n is
+ * then what came. Otherwise as gw_join_wait().
  */
-int gw_join_take(struct gw_join *j, struct gw_chan *chan, int64_t timeout_ms,
+int gw_join_rest(struct gw_join *j, unsigned int least, int64_t timeout_ms,
+		 struct gw_error *err) GW_MUST_CHECK;
+
+/*
+ * @chan has come, and its first @nhead bytes were read: read the rest of its
+ * hello and take it. Return: 0; -errno with @err, and it is still the caller's.
+ */
+int gw_join_take(struct gw_join *j, struct gw_chan *chan, const uint8_t *head,
+		 size_t nhead, int64_t timeout_ms,
 		 struct gw_error *err) GW_MUST_CHECK;
 
 /* Close what is still in chan[]. */

@@ -10,6 +10,7 @@
 
 #include "base/pause.h"
 #include "dest/internal.h"
+#include "page/xbzrle.h"
 
 static int bad(struct gw_dest *d, struct gw_error *err)
 {
@@ -33,13 +34,16 @@ static int bind_table(struct gw_dest *d, struct gw_error *err)
 					  t->entry[i].idstr,
 					  (unsigned long long)
 						  t->entry[i].used_length);
-		d->block[i] = b;
+		d->place.block[i] = b;
 	}
 	if (t->n != ram->nblocks)
 		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
 				  "the table has %d RAM blocks, %d were agreed on",
 				  t->n, ram->nblocks);
-	return 0;
+	if (!d->nchannels)
+		return 0;
+	d->channels.deltas = d->features & GW_FEATURE_XBZRLE;
+	return gw_channels_start(&d->channels, d->join.chan, d->nchannels, err);
 }
 
 static int place_page(struct gw_dest *d, struct gw_ramblock *b, uint64_t addr,
@@ -48,7 +52,7 @@ static int place_page(struct gw_dest *d, struct gw_ramblock *b, uint64_t addr,
 	uint64_t page = addr >> GW_PAGE_BITS;
 
 	if (!gw_bitmap_test(&b->placed, page)) {
-		if (gw_prepare_page(&d->prepare, b, page, err))
+		if (gw_prepare_pages(&d->prepare, b, page, 1, err))
 			return -err->code;
 		gw_bitmap_set(&b->placed, page);
 	}
@@ -66,6 +70,47 @@ static void place_zero(struct gw_dest *d, struct gw_ramblock *b, uint64_t addr)
 	d->now->duplicate++;
 }
 
+static int not_agreed(const struct gw_ram_record *rec, struct gw_error *err)
+{
+	return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+			  "RAM record 0x%x was not agreed on", rec->kind);
+}
+
+/* Against what is there; a page that never came is zeros. */
+static int place_delta(struct gw_dest *d, const struct gw_ram_record *rec,
+		       struct gw_error *err)
+{
+	uint64_t page = rec->addr >> GW_PAGE_BITS;
+	uint8_t delta[GW_PAGE_SIZE], *host;
+	struct gw_place *place = &d->place.base;
+	uint16_t len;
+
+	if (!(d->features & GW_FEATURE_XBZRLE))
+		return not_agreed(rec, err);
+	if (gw_ram_get_delta(&d->in, delta, &len))
+		return bad(d, err);
+	if (place->ops->room(place, rec->block, page, 1, &host, err))
+		return -err->code;
+	if (gw_xbzrle_decode(delta, len, host))
+		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+				  "the delta of %u bytes for page 0x%llx of block '%s' is damaged",
+				  len, (unsigned long long)page,
+				  d->place.block[rec->block]->idstr);
+	d->now->normal++;
+	d->now->xbzrle_pages++;
+	d->now->xbzrle_bytes += len;
+	return 0;
+}
+
+static int sync_channels(struct gw_dest *d, const struct gw_ram_record *rec,
+			 struct gw_error *err)
+{
+	if (!d->nchannels)
+		return not_agreed(rec, err);
+	d->flushed = true;
+	return gw_channels_sync(&d->channels, err);
+}
+
 static int ram_records(struct gw_dest *d, struct gw_error *err)
 {
 	struct gw_ram_record rec;
@@ -79,21 +124,26 @@ static int ram_records(struct gw_dest *d, struct gw_error *err)
 			r = bind_table(d, err);
 			break;
 		case GW_RAM_FLAG_PAGE:
-			r = place_page(d, d->block[rec.block], rec.addr, err);
+			r = place_page(d, d->place.block[rec.block], rec.addr,
+				       err);
 			break;
 		case GW_RAM_FLAG_ZERO:
-			place_zero(d, d->block[rec.block], rec.addr);
+			place_zero(d, d->place.block[rec.block], rec.addr);
+			break;
+		case GW_RAM_FLAG_XBZRLE:
+			r = place_delta(d, &rec, err);
+			break;
+		case GW_RAM_FLAG_MULTIFD_FLUSH:
+			r = sync_channels(d, &rec, err);
 			break;
 		case GW_RAM_FLAG_EOS:
 			return gw_section_get_footer(&d->in, d->section_id) ?
 				       bad(d, err) :
 				       0;
 		default:
-			return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
-					  "RAM record 0x%x was not agreed on",
-					  rec.kind);
+			return not_agreed(&rec, err);
 		}
-		d->now->transferred = gw_chan_bytes_read(d->c.chan);
+		gw_channels_count(&d->channels);
 		gw_progress_tick(d->c.progress);
 	}
 	return r;
@@ -104,6 +154,20 @@ static int out_of_order(struct gw_dest *d, uint8_t item, struct gw_error *err)
 	return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
 			  "item 0x%02x in phase %d, where it is not possible",
 			  item, (int)d->phase);
+}
+
+/* The last sync is over: whoever placed pages is gone. */
+static int end_channels(struct gw_dest *d, struct gw_error *err)
+{
+	int r;
+
+	if (d->nchannels && !d->flushed)
+		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+				  "RAM ends, but its %u channels were not waited for",
+				  d->nchannels);
+	r = gw_channels_finish(&d->channels, err);
+	gw_channels_stop(&d->channels);
+	return r;
 }
 
 static int ram_section(struct gw_dest *d, uint8_t item, struct gw_error *err)
@@ -126,7 +190,10 @@ static int ram_section(struct gw_dest *d, uint8_t item, struct gw_error *err)
 				  "section '%s' id %u version %u, only ram version %u is possible here",
 				  s.idstr, s.id, s.version_id, GW_RAM_VERSION);
 	d->section_id = s.id;
+	d->flushed = false;
 	r = ram_records(d, err);
+	if (!r && item == GW_ITEM_SECTION_END)
+		r = end_channels(d, err);
 	if (r)
 		return r;
 	if (start && !d->ram.have_table)
@@ -205,6 +272,8 @@ static int device_end(struct gw_dest *d, const struct gw_record *rec,
 	if (d->verify && !d->now->verified)
 		return gw_fail_as(err, GW_FAULT_VERIFY, EPROTO,
 				  "verification was asked for, but the source sent no hashes");
+	if (gw_dest_disks_check(d, err))
+		return -err->code;
 	if (d->phase != GW_DEST_DEVICE || rec->len != 16)
 		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
 				  "the device state ends before the RAM is complete");
@@ -249,6 +318,14 @@ static int record(struct gw_dest *d, struct gw_error *err)
 	switch (rec.type) {
 	case GW_RECORD_EXTENTS:
 		return extents(d, &rec, err);
+	case GW_RECORD_DISKS:
+		return gw_dest_disks_serve(d, &rec, err);
+	case GW_RECORD_DISKS_PROGRESS:
+		return gw_dest_disks_progress(d, &rec, err);
+	case GW_RECORD_DISKS_END:
+		gw_read_skip(&d->in, rec.len);
+		r = bad(d, err);
+		return r ? r : gw_dest_disks_end(d, err);
 	case GW_RECORD_STOPPED:
 		gw_read_skip(&d->in, rec.len);
 		return bad(d, err);

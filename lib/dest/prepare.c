@@ -125,12 +125,18 @@ void gw_prepare_add(struct gw_prepare *p, const struct gw_ramblock *b,
 	pthread_cond_signal(&p->work);
 }
 
-int gw_prepare_page(struct gw_prepare *p, struct gw_ramblock *b, uint64_t page,
-		    struct gw_error *err)
+int gw_prepare_pages(struct gw_prepare *p, struct gw_ramblock *b,
+		     uint64_t first, uint64_t n, struct gw_error *err)
 {
-	if (gw_bitmap_test(&p->ready[b - p->ram->block], page))
+	const struct gw_bitmap *ready = &p->ready[b - p->ram->block];
+
+	for (; n && gw_bitmap_test(ready, first); first++)
+		n--;
+	while (n && gw_bitmap_test(ready, first + n - 1))
+		n--;
+	if (!n)
 		return 0;
-	if (madvise(b->host + (page << GW_PAGE_BITS), GW_PAGE_SIZE,
+	if (madvise(b->host + (first << GW_PAGE_BITS), n << GW_PAGE_BITS,
 		    MADV_POPULATE_WRITE) && errno != EINVAL && errno != EINTR)
 		return no_memory(b, errno == EFAULT ? ENOMEM : errno, err);
 	return 0;

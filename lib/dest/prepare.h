@@ -39,10 +39,16 @@ int gw_prepare_start(struct gw_prepare *p, struct gw_ram *ram,
 void gw_prepare_add(struct gw_prepare *p, const struct gw_ramblock *b,
 		    uint64_t start, uint64_t len);
 
-/* May page @page of @b be written without fear of SIGBUS? Allocates it now if
- * it was not prepared yet. Return: 0 or -errno when there is no memory. */
-int gw_prepare_page(struct gw_prepare *p, struct gw_ramblock *b, uint64_t page,
-		    struct gw_error *err) GW_MUST_CHECK;
+/*
+ * May pages [@first, @first + @n) of @b be written without fear of SIGBUS?
+ * Allocates now what was not prepared yet. Any number of threads, without a
+ * lock: `ready` is atomic and only gets more, and two that allocate the same
+ * page find it twice. Until gw_prepare_stop(). Return: 0 or -errno when there
+ * is no memory.
+ */
+int gw_prepare_pages(struct gw_prepare *p, struct gw_ramblock *b,
+		     uint64_t first, uint64_t n,
+		     struct gw_error *err) GW_MUST_CHECK;
 
 /* Did the background run out of memory? Return: 0 or -errno with @err. */
 int gw_prepare_check(struct gw_prepare *p, struct gw_error *err) GW_MUST_CHECK;

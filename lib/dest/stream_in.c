@@ -16,80 +16,109 @@
 #define GW_LOG_MODULE "dest"
 #include "base/log.h"
 
-/* --- multifd ------------------------------------------------------------ */
+/* --- channels ------------------------------------------------------------ */
 
 static bool is_multifd(struct gw_chan *c)
 {
 	uint8_t magic[4];
-	struct gw_reader r;
-	const uint8_t *p = NULL;
-	bool hit;
+	struct gw_error ignored;
+	struct iovec iov = { magic, sizeof(magic) };
 
 	c->read_timeout_ms = 200;
-	if (gw_reader_init(&r, gw_chan_refill, c, sizeof(magic), NULL))
-		return false;
-	p = gw_read_peek(&r, sizeof(magic));
-	hit = p && gw_get_be32(p) == GW_MULTIFD_MAGIC;
-	gw_reader_fini(&r);
-	return hit;
-}
-
-static int fail_multifd(struct gw_error *err)
-{
-	return gw_fail_as(err, GW_FAULT_REFUSED, ENOTSUP,
-			  "the source has capability multifd and sends its pages on connections of their own, which this cannot take: switch multifd off there");
+	return gw_chan_readv(c, &iov, 1, &ignored) == sizeof(magic) &&
+	       gw_get_be32(magic) == GW_MULTIFD_MAGIC;
 }
 
 /*
- * Nothing in the main stream tells that most pages travel elsewhere. Their
- * connections are made before the first page: they wait when the stream does,
- * and at its end.
+ * The first sync is here, if there are channels at all: the source has said it
+ * on all of them. So all have come, or are on their way.
  */
-static int check_multifd(struct gw_stream_in *x, struct gw_error *err)
+static int join_channels(struct gw_stream_in *x, bool flush,
+			 struct gw_error *err)
+{
+	int64_t ms = x->c.params->connect_timeout_ns / GW_NS_PER_MS;
+	unsigned int n = x->c.params->channels;
+	struct gw_join *j = x->c.join;
+	int r = 0;
+
+	x->joined = true;
+	x->per_round = flush;
+	if (!j || !j->listener || !gw_listener_again(j->listener))
+		return 0;
+	r = gw_join_rest(j, n ? n : flush, ms, err);
+	if (!r && n && j->n != n)
+		r = gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+			       "the source has %u channels of multifd, --channels here says %u",
+			       j->n, n);
+	if (r || !j->n)
+		return r;
+	gw_info("%u channels, a sync at %s", j->n,
+		flush ? "each round" : "the end of each section");
+	return gw_channels_start(&x->channels, j->chan, j->n, err);
+}
+
+static int flush(struct gw_stream_in *x, struct gw_error *err);
+
+/* All stand: what came up to here is a pass. */
+static int sync_channels(struct gw_stream_in *x, enum gw_item item,
+			 struct gw_error *err)
+{
+	struct gw_sink *s = x->c.sink;
+	int r = flush(x, err);
+
+	if (!r)
+		r = gw_channels_hold(&x->channels, err);
+	gw_channels_count(&x->channels);
+	if (!r && (item != GW_ITEM_SECTION_START || x->now->normal))
+		r = s->ops->pass(s, false, err);
+	if (!r)
+		gw_channels_release(&x->channels);
+	return r;
+}
+
+static int flush_record(struct gw_stream_in *x, enum gw_item item,
+			struct gw_error *err)
+{
+	int r;
+
+	if (!x->begun)
+		return 0; /* the end of the section finds the words */
+	r = x->joined ? 0 : join_channels(x, true, err);
+	if (r)
+		return r;
+	if (x->channels.n && x->per_round)
+		return sync_channels(x, item, err);
+	return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+			  x->channels.n ?
+				  "a FLUSH record, though there was none in the first section" :
+				  "the source has capability multifd and sends its pages on connections of their own, which cannot come here: switch multifd off there");
+}
+
+/* RAM is complete: nobody may come any more. */
+static int end_channels(struct gw_stream_in *x, struct gw_error *err)
 {
 	struct gw_error none;
-	bool hit = false;
+	struct gw_join *j = x->c.join;
+	int r = gw_channels_finish(&x->channels, err);
 
-	while (!hit && x->c.listener && gw_listener_again(x->c.listener)) {
-		struct gw_chan *c = gw_listener_accept(x->c.listener, 0,
+	gw_channels_stop(&x->channels);
+	while (!r && j && j->listener && gw_listener_again(j->listener)) {
+		struct gw_chan *c = gw_listener_accept(j->listener, 0,
 						       x->c.cancel, &none);
 
 		if (!c)
 			break;
-		hit = is_multifd(c);
-		if (!hit)
+		r = is_multifd(c) ?
+			    gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+				       "another connection of multifd, from %s, comes when RAM is complete",
+				       c->peer) :
+			    0;
+		if (!r)
 			gw_warn("another connection, from %s, is closed",
 				c->peer);
 		gw_chan_close(c);
 	}
-	return hit ? fail_multifd(err) : 0;
-}
-
-/* A stream that pauses may do so because nobody takes the other connections. */
-#define LOOK_AGAIN_MS 1000
-
-static ssize_t refill(void *arg, const struct iovec *iov, int niov,
-		      struct gw_error *err)
-{
-	struct gw_stream_in *x = arg;
-	struct gw_chan *c = x->c.chan;
-	int64_t idle = c->read_timeout_ms;
-	ssize_t n;
-	int r;
-
-	if (gw_chan_readable(c))
-		return gw_chan_readv(c, iov, niov, err);
-	r = check_multifd(x, err);
-	if (r || idle <= LOOK_AGAIN_MS)
-		return r ? r : gw_chan_readv(c, iov, niov, err);
-	c->read_timeout_ms = LOOK_AGAIN_MS;
-	n = gw_chan_readv(c, iov, niov, err);
-	c->read_timeout_ms = idle;
-	if (n != -ETIMEDOUT)
-		return n;
-	err->code = 0;
-	r = check_multifd(x, err);
-	return r ? r : gw_chan_readv(c, iov, niov, err);
+	return r;
 }
 
 /* --- setup -------------------------------------------------------------- */
@@ -117,6 +146,7 @@ static int begin(struct gw_stream_in *x, struct gw_error *err)
 	x->desc.table = x->s.ram.table;
 	x->now->total = x->desc.table.total;
 	x->begun = true;
+	gw_place_sink_init(&x->place, &x->desc.table, x->c.sink);
 	r = x->c.sink->ops->begin(x->c.sink, &x->desc, err);
 	if (r)
 		return r;
@@ -130,15 +160,15 @@ static int begin(struct gw_stream_in *x, struct gw_error *err)
 /* One of the two batches is empty at any time: the order of pages is kept. */
 static int flush(struct gw_stream_in *x, struct gw_error *err)
 {
-	struct gw_sink *s = x->c.sink;
+	struct gw_place *p = &x->place.base;
 	uint64_t n = x->nbatch;
 
 	x->nbatch = 0;
 	if (!n)
 		return 0;
-	return x->batch_zero ? s->ops->zeros(s, x->batch_block, x->batch_first,
+	return x->batch_zero ? p->ops->zeros(p, x->batch_block, x->batch_first,
 					     n, err) :
-			       s->ops->pages(s, x->batch_block, x->batch_first,
+			       p->ops->pages(p, x->batch_block, x->batch_first,
 					     (uint32_t)n, x->batch, err);
 }
 
@@ -179,28 +209,46 @@ static int page(struct gw_stream_in *x, const struct gw_stream_event *ev,
 static int delta(struct gw_stream_in *x, const struct gw_stream_event *ev,
 		 struct gw_error *err)
 {
-	struct gw_sink *s = x->c.sink;
 	int r = flush(x, err);
 
 	x->now->normal++;
 	return r ? r :
-		   s->ops->delta(s, ev->block, ev->addr >> GW_PAGE_BITS,
-				 ev->delta, ev->delta_len, err);
+		   gw_place_sink_delta(&x->place, ev->block,
+				       ev->addr >> GW_PAGE_BITS, ev->delta,
+				       ev->delta_len, err);
 }
 
 /* --- between the pages -------------------------------------------------- */
 
+/* The records of a section end. */
+static int eos(struct gw_stream_in *x, enum gw_item item, struct gw_error *err)
+{
+	int r;
+
+	if (!x->begun)
+		return 0;
+	r = flush(x, err);
+	if (!r && !x->joined)
+		r = join_channels(x, false, err);
+	if (!r && x->channels.n && !x->per_round)
+		r = sync_channels(x, item, err);
+	return r;
+}
+
 static int section_end(struct gw_stream_in *x, enum gw_item item,
 		       struct gw_error *err)
 {
+	bool first = item == GW_ITEM_SECTION_START;
 	struct gw_sink *s = x->c.sink;
-	int r = flush(x, err);
+	int r = s->ops->check ? s->ops->check(s, err) : 0;
 
-	if (!r && s->ops->check)
-		r = s->ops->check(s, err);
-	if (!r && (item != GW_ITEM_SECTION_START || x->now->normal))
-		r = s->ops->pass(s, item == GW_ITEM_SECTION_END, err);
 	x->last_pass = item == GW_ITEM_SECTION_END;
+	if (!r && x->last_pass)
+		r = end_channels(x, err);
+	/* With channels it was a pass at their sync. */
+	if (!r && (x->last_pass ||
+		   (!x->channels.n && (!first || x->now->normal))))
+		r = s->ops->pass(s, x->last_pass, err);
 	return r;
 }
 
@@ -221,8 +269,10 @@ static int event(struct gw_stream_in *x, const struct gw_stream_event *ev,
 		return join(x, true, ev->block, ev->addr >> GW_PAGE_BITS, err);
 	case GW_STREAM_DELTA:
 		return delta(x, ev, err);
-	case GW_STREAM_FLUSH: /* only multifd has a use for it */
-		return fail_multifd(err);
+	case GW_STREAM_FLUSH:
+		return flush_record(x, ev->item, err);
+	case GW_STREAM_EOS:
+		return eos(x, ev->item, err);
 	case GW_STREAM_SECTION_END:
 		return section_end(x, ev->item, err);
 	case GW_STREAM_SECTION:
@@ -243,7 +293,7 @@ static int receive_ram(struct gw_stream_in *x, struct gw_error *err)
 		if (gw_stream_next(&x->s, ev))
 			return gw_read_check(x->c.in, err);
 		r = event(x, ev, err);
-		x->now->transferred = gw_chan_bytes_read(x->c.chan);
+		gw_channels_count(&x->channels);
 		gw_progress_tick(x->c.progress);
 		if (!r && ++n % 1024 == 0 && gw_cancel_requested(x->c.cancel))
 			r = gw_cancel_fail(err);
@@ -252,6 +302,8 @@ static int receive_ram(struct gw_stream_in *x, struct gw_error *err)
 		r = gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
 			       "the device state comes without any RAM");
 	if (!r && !x->last_pass) /* background-snapshot has no END */
+		r = end_channels(x, err);
+	if (!r && !x->last_pass)
 		r = x->c.sink->ops->pass(x->c.sink, true, err);
 	return r;
 }
@@ -309,7 +361,7 @@ static int collect_tail(struct gw_stream_in *x, struct gw_error *err)
 		if (r)
 			return r;
 		gw_read_skip(in, n);
-		x->now->transferred = gw_chan_bytes_read(x->c.chan);
+		gw_channels_count(&x->channels);
 		r = answer(x, err);
 		if (r)
 			return r;
@@ -340,16 +392,13 @@ static int receive_device(struct gw_stream_in *x, struct gw_error *err)
 		return r;
 	}
 	x->whole = true;
-	r = check_multifd(x, err);
-	if (!r && x->ready_at)
+	if (x->ready_at)
 		return x->ready_at == eof ?
 			       0 :
 			       gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
 					  "%zu bytes of device state come after the source had asked whether all of it is loaded",
 					  eof - x->ready_at);
-	if (!r)
-		r = s->ops->device(s, x->tail.buf, eof, json, json_len, err);
-	return r;
+	return s->ops->device(s, x->tail.buf, eof, json, json_len, err);
 }
 
 /* --- the whole ---------------------------------------------------------- */
@@ -357,6 +406,8 @@ static int receive_device(struct gw_stream_in *x, struct gw_error *err)
 static void free_stream_in(struct gw_stream_in *x)
 {
 	x->c.in->refill = NULL; /* it was this one's */
+	if (x->begun)
+		gw_place_sink_fini(&x->place);
 	gw_devstream_fini(&x->tail);
 	free(x->batch);
 	free(x);
@@ -376,8 +427,14 @@ static struct gw_stream_in *new_stream_in(const struct gw_stream_in_config *c)
 		return NULL;
 	}
 	gw_stream_init(&x->s, c->in, 0);
-	c->in->refill = refill;
-	c->in->arg = x;
+	c->in->refill = gw_channels_refill;
+	c->in->arg = &x->channels;
+	x->channels.main = c->chan;
+	x->channels.place = &x->place.base;
+	x->channels.progress = c->progress;
+	x->channels.cancel = c->cancel;
+	x->channels.idle_ms = c->params->idle_timeout_ns / GW_NS_PER_MS;
+	x->channels.numbered = true;
 	gw_writer_init(&x->out, gw_chan_flush, c->chan);
 	c->chan->cancel = c->cancel;
 	c->chan->read_timeout_ms = c->chan->write_timeout_ms =
@@ -403,7 +460,8 @@ int gw_stream_in_run(const struct gw_stream_in_config *c, struct gw_error *err)
 		r = receive_device(x, err);
 	if (!r)
 		r = gw_stream_rp_hand_over(x, err);
-	x->now->transferred = gw_chan_bytes_read(c->chan);
+	gw_channels_stop(&x->channels);
+	gw_channels_count(&x->channels);
 	if (r)
 		gw_stream_rp_fail(x, err);
 	else

@@ -17,6 +17,11 @@
  * Without a return path the source gives the VM up when it has written its
  * last byte, whatever happens to it here; errors say so.
  * docs/internals/hand-over.md has the table.
+ *
+ * With multifd most pages come over channels (channels.h). How many, the stream
+ * does not say; but a source sends the first sync over all of them before it
+ * ends START. When a FLUSH record stands for that, every FLUSH is a sync; when
+ * none does (machine types up to 8.0), every end of a RAM section is one.
  */
 #ifndef GW_DEST_STREAM_IN_H
 #define GW_DEST_STREAM_IN_H
@@ -26,6 +31,7 @@
 #include "base/progress.h"
 #include "base/reader.h"
 #include "chan/chan.h"
+#include "dest/join.h"
 #include "image/sink.h"
 
 struct gw_stream_in_config {
@@ -33,9 +39,9 @@ struct gw_stream_in_config {
 	const char *name;     /* of the VM or file, for messages */
 	struct gw_chan *chan; /* accepted; stays the caller's */
 	struct gw_reader *in; /* over @chan; stays the caller's */
-	/* Where more connections may come: those of multifd are refused.
-	 * NULL: nowhere. */
-	struct gw_listener *listener;
+	/* The channels of multifd: those that came before this connection, and
+	 * where the others will come. Stays the caller's. NULL: none. */
+	struct gw_join *join;
 	const struct godwit_params *params;
 	const struct gw_cancel *cancel; /* may be NULL */
 	struct gw_progress *progress;

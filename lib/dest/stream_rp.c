@@ -228,6 +228,8 @@ static void tell(struct gw_stream_in *x)
 	if (gw_write_failed(&x->out) || say_shut(x, 1, &ignored) ||
 	    gw_chan_shutdown_write(c, &ignored))
 		return;
+	if (x->c.join) /* who waits for room on them waits no more */
+		gw_join_close(x->c.join);
 	while (gw_deadline_left_ms(deadline) > 0 &&
 	       gw_chan_readv(c, &iov, 1, &ignored) > 0)
 		;

@@ -7,13 +7,15 @@
 #define GW_DEST_STREAM_RP_H
 
 #include "base/writer.h"
+#include "dest/channels.h"
 #include "dest/stream_in.h"
 #include "wire/devstream.h"
 #include "wire/stream.h"
 
 #define GW_STREAM_IN_BATCH 256u /* pages: 1 MiB */
 
-/* Every field belongs to the thread that runs the operation. */
+/* Every field belongs to the thread that runs the operation; `place` is also
+ * used by the threads of the channels. */
 struct gw_stream_in {
 	struct gw_stream_in_config c;
 	struct godwit_stats *now; /* = &c.progress->now */
@@ -22,6 +24,8 @@ struct gw_stream_in {
 	struct gw_image_desc desc;
 	struct gw_writer out; /* return path */
 	struct gw_devstream tail;
+	struct gw_place_sink place;
+	struct gw_channels channels;
 	/* consecutive pages, or zero pages, that the sink has not seen yet */
 	uint8_t *batch;
 	uint64_t batch_first, nbatch;
@@ -29,6 +33,8 @@ struct gw_stream_in {
 	bool batch_zero;
 	/* how far it has come */
 	bool begun;	/* the sink's begin() was called */
+	bool joined;	/* channels were looked for */
+	bool per_round; /* a FLUSH is their sync; not: the end of a section */
 	bool last_pass; /* END came */
 	size_t ready_at; /* loaded up to here, as the source asked; 0: not yet */
 	bool whole;	/* the stream is here to its last byte */

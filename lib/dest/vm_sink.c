@@ -371,7 +371,7 @@ static int check_ram_came(struct vm_sink *s, struct gw_error *err)
 			  ram->block[0].idstr,
 			  s->d->config.ignore_shared ?
 				  "it was made with capability x-ignore-shared, which leaves shared RAM out; save or migrate without it" :
-				  "capability multifd, which sends pages elsewhere, must be off at the source");
+				  "capability multifd sends pages over connections of their own, and those are not here");
 }
 
 static int op_pass(struct gw_sink *sink, bool last, struct gw_error *err)

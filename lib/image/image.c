@@ -194,6 +194,7 @@ static int on_event(struct loader *l, struct gw_error *err)
 	case GW_STREAM_COMMAND:
 		img->switchover |= l->ev.command.id == GW_CMD_SWITCHOVER_START;
 		return 0;
+	case GW_STREAM_EOS:
 	case GW_STREAM_TAIL:
 		break;
 	}

@@ -2,7 +2,6 @@
 /* info.c - see info.h. */
 #include "image/info.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,23 +44,13 @@ static void at_least(struct gw_image_info *i, unsigned int major,
 	i->qemu_minor = minor;
 }
 
-/* "pc-q35-9.2" came with QEMU 9.2; other names say nothing. */
-static void machine_version(struct gw_image_info *i, const char *machine)
-{
-	const char *dash = strrchr(machine, '-');
-	unsigned int major, minor;
-	char end;
-
-	if (dash && isdigit((unsigned char)dash[1]) &&
-	    sscanf(dash + 1, "%3u.%3u%c", &major, &minor, &end) == 2)
-		at_least(i, major, minor);
-}
-
 static void oldest_qemu(struct gw_image *img, struct gw_image_info *i)
 {
 	const struct gw_configuration *c = &img->desc.config;
+	unsigned int major, minor;
 
-	machine_version(i, c->machine);
+	if (gw_machine_version(c->machine, &major, &minor))
+		at_least(i, major, minor);
 	if (img->switchover)
 		at_least(i, 10, 0);
 	if (c->mapped_ram)

@@ -124,19 +124,20 @@ static void close_peer(void *arg)
 	free(p);
 }
 
-struct gw_sink *gw_sink_peer(struct gw_chan *chan,
+struct gw_sink *gw_sink_peer(struct gw_chan *chan, bool channels,
 			     const struct godwit_params *params,
 			     const struct gw_cancel *cancel,
 			     struct gw_error *err)
 {
-	static const struct gw_stream_out out = { .name = "qemu",
-						  .flush = flush,
-						  .runs_it = true,
-						  .return_path = true,
-						  .ready = ready,
-						  .finish = finish,
-						  .check = check,
-						  .close = close_peer };
+	const struct gw_stream_out out = { .name = "qemu",
+					   .flush = flush,
+					   .runs_it = true,
+					   .return_path = true,
+					   .channels = channels,
+					   .ready = ready,
+					   .finish = finish,
+					   .check = check,
+					   .close = close_peer };
 	struct peer *p = calloc(1, sizeof(*p));
 
 	if (!p || gw_reader_init(&p->in, gw_chan_refill, chan, 4096, err)) {

@@ -21,8 +21,9 @@
 #include "godwit.h"
 #include "image/sink.h"
 
-/* @chan is taken over, also on failure. */
-struct gw_sink *gw_sink_peer(struct gw_chan *chan,
+/* @chan is taken over, also on failure. @channels: it has multifd, and its
+ * channels are the caller's (gw_sink.channels). */
+struct gw_sink *gw_sink_peer(struct gw_chan *chan, bool channels,
 			     const struct godwit_params *params,
 			     const struct gw_cancel *cancel,
 			     struct gw_error *err);

@@ -88,6 +88,12 @@ struct gw_sink {
 			    must have given it up before */
 	bool keeps_holes; /* zeros() of pages that never came is free and need
 			     not be called */
+	/* Pages of shared RAM go past the sink, on channels (a plain QEMU's
+	 * multifd). begin() says whether zero pages may too; else zeros(). */
+	bool channels, channel_zeros;
+	/* With channels: how often so far the stream came to a place where the
+	 * receiver waits for a SYNC of every channel. After begin() and pass(). */
+	unsigned int syncs;
 	uint64_t nbytes; /* atomic: written so far, for limits and progress */
 };
 

@@ -33,6 +33,7 @@ struct stream_sink {
 	const struct gw_image_desc *d;
 	struct gw_ram_encoder enc;
 	bool in_part;
+	bool flushes; /* MULTIFD_FLUSH says where to wait, not the EOS */
 	size_t used; /* of buffer, since the last flush */
 	uint8_t *buffer;
 	char *vmdesc; /* until the last word */
@@ -52,6 +53,32 @@ static int flush(struct stream_sink *s, struct gw_error *err)
 
 	s->used = 0;
 	return r ? r : account(s, err);
+}
+
+/* EOS and footer; with channels the receiver waits for them here. */
+static void close_section(struct stream_sink *s)
+{
+	if (s->out.channels)
+		s->base.syncs++;
+	if (s->flushes)
+		gw_ram_put_flush(&s->w);
+	gw_ram_put_eos(&s->w);
+	gw_section_put_footer(&s->w, RAM_SECTION_ID);
+	s->in_part = false;
+}
+
+/*
+ * What the destination expects on channels goes by the machine type: up to 8.0
+ * it waits at every EOS; up to 8.2 it cannot have zero pages in packets.
+ */
+static void channel_rules(struct stream_sink *s, const char *machine)
+{
+	unsigned int major = 0, minor = 0, version;
+	bool known = gw_machine_version(machine, &major, &minor);
+
+	version = 100 * major + minor;
+	s->flushes = s->out.channels && (!known || version > 800);
+	s->base.channel_zeros = s->out.channels && known && version >= 900;
 }
 
 static int stream_begin(struct gw_sink *base, const struct gw_image_desc *d,
@@ -76,8 +103,8 @@ static int stream_begin(struct gw_sink *base, const struct gw_image_desc *d,
 	for (int i = 0; i < d->table.n; i++)
 		gw_ram_put_entry(&s->w, d->table.entry[i].idstr,
 				 d->table.entry[i].used_length, NULL);
-	gw_ram_put_eos(&s->w);
-	gw_section_put_footer(&s->w, RAM_SECTION_ID);
+	channel_rules(s, config.machine);
+	close_section(s);
 	return flush(s, err);
 }
 
@@ -87,13 +114,6 @@ static void open_part(struct stream_sink *s)
 		gw_section_put_short(&s->w, GW_ITEM_SECTION_PART,
 				     RAM_SECTION_ID);
 	s->in_part = true;
-}
-
-static void close_section(struct stream_sink *s)
-{
-	gw_ram_put_eos(&s->w);
-	gw_section_put_footer(&s->w, RAM_SECTION_ID);
-	s->in_part = false;
 }
 
 static void put_page(struct stream_sink *s, int block, uint64_t page,
@@ -179,6 +199,8 @@ static int stream_pass(struct gw_sink *base, bool last, struct gw_error *err)
 {
 	struct stream_sink *s = (struct stream_sink *)base;
 
+	if (s->out.channels)
+		open_part(s);
 	if (s->in_part)
 		close_section(s);
 	if (last) {
@@ -286,6 +308,7 @@ struct gw_sink *gw_sink_stream(const struct gw_stream_out *out, void *arg,
 	s->ops = stream_ops;
 	s->base.ops = &s->ops;
 	s->base.runs_it = out->runs_it;
+	s->base.channels = out->channels;
 	if (out->name)
 		s->ops.name = out->name;
 	if (out->check)

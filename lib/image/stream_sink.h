@@ -7,6 +7,7 @@
  *	begin	header configuration [OPEN_RETURN_PATH PING 1] START table
  *	pages, zeros, delta		PART, opened by the first record
  *	pass	the end of PART; last: END (with nothing in it)
+ *		with channels: a PART also if there is nothing in it
  *	device	the device sections, verbatim
  *	ready	file: EOF VMDESCRIPTION	 peer: [PING 2]
  *	finish				 peer: EOF VMDESCRIPTION
@@ -40,6 +41,8 @@ struct gw_stream_out {
 	gw_flush_fn flush;
 	bool runs_it;	  /* a peer: EOF waits for finish() */
 	bool return_path; /* a peer that answers: see above */
+	bool channels;	  /* multifd: gw_sink.channels, and every section of
+			     the RAM ends in a place to wait at */
 
 	/* In ready(): all but the last word is out (a file: all). Wait until
 	 * it is safe: fsync; PONG 2. */

@@ -192,12 +192,14 @@ int gw_cache_delta(struct gw_cache *c, uint32_t block, uint64_t page,
 {
 	struct gw_cache_hold hold;
 	uint8_t *old = gw_cache_begin(c, block, page, &hold);
-	int len = -1;
+	int len = GW_CACHE_MISS;
 
 	if (!old)
-		return -1;
+		return GW_CACHE_MISS;
 	if (hold.hit) {
 		len = gw_xbzrle_encode(old, copy, delta, GW_PAGE_SIZE);
+		if (len < 0)
+			len = GW_CACHE_OVERFLOW;
 		hold.shard->stats.overflows += len < 0;
 	}
 	/* a small delta touches fewer bytes than a copy would */

@@ -107,9 +107,12 @@ void gw_cache_end(struct gw_cache_hold *hold, bool keep);
 /*
  * All of that for one page to send: @copy is a copy of it (guest memory may
  * change), @delta has room for GW_PAGE_SIZE bytes. Return: 0: the receiver has
- * it already, send nothing; more: so many bytes of delta to send; -1: send
- * @copy whole. In each case the cache now has @copy, if it has the page.
+ * it already, send nothing; more: so many bytes of delta to send; _MISS or
+ * _OVERFLOW (it was there, but the delta is too long): send @copy whole. In
+ * each case the cache now has @copy, if it has the page.
  */
+#define GW_CACHE_MISS	  (-1)
+#define GW_CACHE_OVERFLOW (-2)
 int gw_cache_delta(struct gw_cache *c, uint32_t block, uint64_t page,
 		   const uint8_t *copy, uint8_t *delta);
 

@@ -78,7 +78,8 @@ static enum gw_encoded encode(struct gw_encode *e, int block, uint64_t page,
 	}
 	*len = gw_cache_delta(&e->cache, (uint32_t)block, page, copy, delta);
 	if (*len < 0)
-		return GW_ENCODED_COPY;
+		return *len == GW_CACHE_OVERFLOW ? GW_ENCODED_OVERFLOW :
+						   GW_ENCODED_COPY;
 	if (!*len) {
 		__atomic_fetch_add(&e->same, 1, __ATOMIC_RELAXED);
 		return GW_ENCODED_SAME;

@@ -42,6 +42,7 @@ enum gw_encoded {
 	GW_ENCODED_SAME,  /* the receiver has it: send nothing */
 	GW_ENCODED_DELTA, /* *@len bytes in @delta */
 	GW_ENCODED_COPY,  /* what is in @copy, whole */
+	GW_ENCODED_OVERFLOW, /* the same: the delta would have been too long */
 	GW_ENCODED_WHOLE, /* the page itself, whole; it may still change */
 };
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * godwit.c - the VM goes to another godwit: greeting, then `ram` sections with
- * records between them, over one channel. What is said besides RAM is in
- * peer.c, the end in handover.c.
+ * records between them, over one channel; with channels (sender.h) the pages go
+ * over those. What is said besides RAM is in peer.c, the end in handover.c.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@
 #include "base/pause.h"
 #include "page/hash.h"
 #include "ram/extents.h"
-#include "source/internal.h"
+#include "source/sender.h"
 #include "wire/section.h"
 
 #define RAM_SECTION_ID 1u
@@ -22,7 +22,8 @@
 
 static uint64_t nbytes(struct gw_source *s)
 {
-	return gw_chan_bytes_written(s->c.chan);
+	return gw_chan_bytes_written(s->c.chan) +
+	       gw_senders_nbytes(s->senders);
 }
 
 /* The last word before an answer, which may be here before we look. */
@@ -78,8 +79,22 @@ static int pass_begin(struct gw_source *s, bool last, struct gw_error *err)
 		       err);
 }
 
+/* A channel broke: the reason may wait on the main one. */
+static int channels(struct gw_source *s, int r, struct gw_error *err)
+{
+	if (r)
+		gw_source_peer_reason(s, err);
+	return r ? -err->code : 0;
+}
+
 static int pass_end(struct gw_source *s, bool last, struct gw_error *err)
 {
+	int r = s->senders ? channels(s, gw_senders_sync(s, err), err) : 0;
+
+	if (r)
+		return r;
+	if (s->senders)
+		gw_ram_put_flush(&s->out);
 	gw_source_section_end(s);
 	return gw_source_flush(s, err);
 }
@@ -115,6 +130,7 @@ static void put_page(struct gw_source *s, int block, uint64_t page)
 		s->staged += (size_t)len;
 		break;
 	case GW_ENCODED_COPY:
+	case GW_ENCODED_OVERFLOW:
 		s->staged += GW_PAGE_SIZE;
 		p = copy;
 		/* fall through */
@@ -143,6 +159,13 @@ static int flush_if_full(struct gw_source *s, struct gw_error *err)
 static int pages(struct gw_source *s, int block, uint64_t first, uint32_t n,
 		 struct gw_error *err)
 {
+	int r;
+
+	if (s->senders) {
+		r = gw_senders_add(s, block, first, n, false, err);
+		gw_pause_at(GW_PAUSE_SOURCE_BULK);
+		return channels(s, r, err);
+	}
 	for (uint32_t i = 0; i < n; i++)
 		put_page(s, block, first + i);
 	return flush_if_full(s, err);
@@ -153,6 +176,9 @@ static int zeros(struct gw_source *s, int block, uint64_t first, uint64_t n,
 {
 	struct gw_ramblock *b = &s->c.vm->ram.block[block];
 
+	if (s->senders)
+		return channels(s, gw_senders_add(s, block, first, n, true, err),
+				err);
 	for (uint64_t page = first; page < first + n; page++)
 		gw_ram_put_zero(&s->out, &s->encoder, b->idstr,
 				page << GW_PAGE_BITS);
@@ -176,18 +202,49 @@ static int hole(struct gw_source *s, int block, uint64_t first, uint64_t n,
 
 /* --- setup ---------------------------------------------------------------- */
 
+static int open_channels(struct gw_source *s, const uint8_t *session,
+			 struct gw_error *err)
+{
+	const struct godwit_params *p = s->c.params;
+	struct gw_senders_plan plan = { .n = gw_source_channels(p),
+					.session = session,
+					.level = p->compress_level,
+					.choose = !strcmp(p->compress, "auto"),
+					.encode = true };
+
+	if (strcmp(p->compress, "none"))
+		plan.method = plan.choose ? "zstd" : p->compress;
+	return plan.n ? channels(s, gw_senders_start(s, &plan, err), err) : 0;
+}
+
 static int setup(struct gw_source *s, struct gw_error *err)
 {
 	struct gw_hello theirs;
-	int r = gw_source_greet(s, false, &theirs, err);
+	int r = gw_source_disks_list(s, err);
 
+	if (!r)
+		r = gw_source_greet(s, false, &theirs, err);
 	if (r)
 		return r;
 	gw_hello_fini(&theirs);
+	r = open_channels(s, theirs.session, err);
+	if (!r)
+		r = gw_source_disks_join(s, theirs.session,
+					 gw_source_channels(s->c.params), err);
+	if (r)
+		return r;
 	s->stage = malloc(STAGE);
 	return s->stage ? 0 :
 			  gw_fail(err, ENOMEM,
 				  "no memory for %u bytes of pages", STAGE);
+}
+
+/* Has the other side, the user or a copy of a disk given up? */
+static int check(struct gw_source *s, struct gw_error *err)
+{
+	int r = gw_source_peer_check(s, err);
+
+	return r ? r : gw_source_disks_check(s, err);
 }
 
 static int begin(struct gw_source *s, struct gw_error *err)
@@ -235,7 +292,7 @@ const struct gw_target_ops gw_target_godwit = {
 	.extents = extents,
 	.hole = hole,
 	.pass_end = pass_end,
-	.check = gw_source_peer_check,
+	.check = check,
 	.device = device,
 	.hand_over = gw_source_hand_over,
 	.tell = gw_source_peer_tell,

@@ -3,7 +3,8 @@
  * handover.c - from "what is left fits" to "it runs there".
  *
  *	save_begin	the VMM is asked to stop the VM; passes go on meanwhile
- *	stopped		last scan, last pages, verification: RAM is complete
+ *	stopped		last scan, last pages, verification: RAM is complete;
+ *			what is left of the disks (disks.h)
  *	DEVICE...	the device state follows
  *	READY		the destination has loaded it and stands paused
  *	save_commit	our VMM gives the VM up
@@ -126,7 +127,7 @@ static int send_go(struct gw_source *s, struct gw_error *err)
 	s->c.chan->cancel = NULL; /* too late for that */
 	r = gw_write_flush(&s->out, err);
 	s->go_sent = !r;
-	s->now->transferred = gw_chan_bytes_written(s->c.chan);
+	s->now->transferred = s->to->nbytes(s);
 	GW_TRACE1(go, r);
 	return r;
 }
@@ -144,8 +145,12 @@ int gw_source_hand_over(struct gw_source *s, struct gw_error *err)
 {
 	int64_t limit_ms = s->c.params->handover_timeout_ns / GW_NS_PER_MS;
 	struct gw_vm *vm = s->c.vm;
-	int r = last_pass(s, err);
+	int r = gw_source_disks_complete(s, err);
 
+	if (!r)
+		r = last_pass(s, err);
+	if (!r)
+		r = gw_source_disks_end(s, err);
 	if (!r)
 		r = send_device(s, err);
 	if (!r)

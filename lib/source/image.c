@@ -13,22 +13,21 @@
 #include "base/pause.h"
 #include "base/scope.h"
 #include "base/trace.h"
-#include "source/internal.h"
+#include "page/zero.h"
+#include "source/sender.h"
 #include "source/workers.h"
 #include "wire/stream.h"
 #include "wire/vmdesc.h"
 
-#define LARGEST_RUN 256u /* pages written at once: 1 MiB */
+#define LARGEST_TASK 256u /* pages written at once: 1 MiB */
 
 struct gw_image_source {
 	struct gw_image_desc desc;
 	int of_ram[GW_RAM_MAX_BLOCKS]; /* vm->ram's index -> the table's */
 	bool shared[GW_MAX_TABLE_BLOCKS];
 	struct gw_workers workers;
-	/* a run that may still grow */
-	int block;
-	uint64_t first;
-	uint32_t n;
+	uint64_t normal, duplicate; /* atomic: what they wrote */
+	unsigned int synced; /* of the sink's syncs */
 	/* QEMU's own stream */
 	uint8_t *device;
 	size_t device_len, device_cap;
@@ -36,7 +35,7 @@ struct gw_image_source {
 
 static uint64_t nbytes(struct gw_source *s)
 {
-	return gw_sink_nbytes(s->c.sink);
+	return gw_sink_nbytes(s->c.sink) + gw_senders_nbytes(s->senders);
 }
 
 static int check(struct gw_source *s, struct gw_error *err)
@@ -46,6 +45,17 @@ static int check(struct gw_source *s, struct gw_error *err)
 	if (gw_cancel_requested(s->c.cancel))
 		return gw_cancel_fail(err);
 	return sink->ops->check ? sink->ops->check(sink, err) : 0;
+}
+
+/* A channel broke: what does the sink know? Return: -errno of @err. */
+static int lost(struct gw_source *s, struct gw_error *err)
+{
+	struct gw_error why = { 0 };
+
+	if (s->senders && (err->code == EPIPE || err->code == ECONNRESET) &&
+	    check(s, &why))
+		*err = why;
+	return -err->code;
 }
 
 /* --- setup ---------------------------------------------------------------- */
@@ -87,33 +97,86 @@ static int setup(struct gw_source *s, struct gw_error *err)
 	return bind_blocks(s, err);
 }
 
+/* A worker's task: into the sink, run by run. */
+static int write_task(void *arg, unsigned int i, const struct gw_task *t,
+		      struct gw_error *err)
+{
+	struct gw_source *s = arg;
+	struct gw_image_source *im = s->image;
+	const uint8_t *host = s->c.vm->ram.block[t->block].host;
+	uint64_t normal = 0, duplicate = 0;
+	int r = 0;
+
+	for (uint32_t k = 0; k < t->nruns && !r; k++)
+		r = gw_sink_write(s->c.sink, im->of_ram[t->block],
+				  t->run[k].first, t->run[k].n,
+				  host + (t->run[k].first << GW_PAGE_BITS),
+				  &normal, &duplicate, err);
+	__atomic_fetch_add(&im->normal, normal, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&im->duplicate, duplicate, __ATOMIC_RELAXED);
+	return r;
+}
+
+static int tick(void *arg, struct gw_error *err)
+{
+	struct gw_source *s = arg;
+	struct gw_image_source *im = s->image;
+
+	s->now->normal += __atomic_exchange_n(&im->normal, 0, __ATOMIC_RELAXED);
+	s->now->duplicate +=
+		__atomic_exchange_n(&im->duplicate, 0, __ATOMIC_RELAXED);
+	return gw_source_tick(s, err);
+}
+
+static int start_workers(struct gw_source *s, struct gw_error *err)
+{
+	static const struct gw_worker_ops ops = { .thread = "gw-write",
+						  .task = write_task,
+						  .tick = tick };
+	unsigned int n = gw_sink_threads(s->c.params->channels);
+
+	if (!s->c.sink->parallel || n < 2)
+		n = 0;
+	return gw_workers_start(&s->image->workers, &ops, s, n, LARGEST_TASK,
+				GW_WORKERS_QUEUE, err);
+}
+
+/* The receiver waits for a SYNC of every channel wherever the sink said so. */
+static int sync_channels(struct gw_source *s, struct gw_error *err)
+{
+	int r = 0;
+
+	for (; !r && s->image->synced < s->c.sink->syncs; s->image->synced++)
+		r = gw_senders_sync(s, err);
+	return r;
+}
+
+static int start_channels(struct gw_source *s, struct gw_error *err)
+{
+	const struct godwit_params *p = s->c.params;
+	struct gw_senders_plan plan = { .n = gw_source_channels(p),
+					.session = s->c.vm->info.uuid,
+					.level = p->compress_level,
+					.encode = s->c.sink->channel_zeros };
+	int r;
+
+	if (strcmp(p->compress, "none"))
+		plan.method = p->compress;
+	r = gw_senders_start(s, &plan, err);
+	return r ? r : sync_channels(s, err);
+}
+
 static int begin(struct gw_source *s, struct gw_error *err)
 {
 	struct gw_sink *sink = s->c.sink;
 	int r = sink->ops->begin(sink, &s->image->desc, err);
 
-	return r ? r : gw_workers_start(&s->image->workers, sink,
-					gw_sink_threads(s->c.params->channels), err);
+	if (r)
+		return r;
+	return sink->channels ? start_channels(s, err) : start_workers(s, err);
 }
 
 /* --- pages ---------------------------------------------------------------- */
-
-/* Hand the run that was gathered to the workers. */
-static int push(struct gw_source *s, struct gw_error *err)
-{
-	struct gw_image_source *im = s->image;
-	const uint8_t *host =
-		s->c.vm->ram.block[im->block].host + (im->first << GW_PAGE_BITS);
-	int64_t t0 = gw_now_ns();
-	int r;
-
-	if (!im->n)
-		return 0;
-	r = gw_workers_push(&im->workers, im->of_ram[im->block], im->first,
-			    im->n, host, err);
-	im->n = 0;
-	return r ? r : gw_source_moved(s, t0, err);
-}
 
 /* Once there is something to compare with: page by page, in this thread. */
 static int encoded(struct gw_source *s, int block, uint64_t page,
@@ -152,41 +215,62 @@ static int encoded_pages(struct gw_source *s, int block, uint64_t first,
 	return r ? r : gw_source_moved(s, t0, err);
 }
 
+/*
+ * On channels to a plain QEMU. One that cannot have zero pages in packets gets
+ * them as records, and they are looked for here.
+ */
+static int channel_pages(struct gw_source *s, int block, uint64_t first,
+			 uint32_t n, struct gw_error *err)
+{
+	const uint8_t *host = s->c.vm->ram.block[block].host;
+	struct gw_sink *sink = s->c.sink;
+	int r = 0;
+
+	if (sink->channel_zeros)
+		return gw_senders_add(s, block, first, n, false, err);
+	for (uint64_t page = first; page < first + n && !r; page++) {
+		if (!gw_page_is_zero(host + (page << GW_PAGE_BITS))) {
+			r = gw_senders_add(s, block, page, 1, false, err);
+			continue;
+		}
+		r = sink->ops->zeros(sink, s->image->of_ram[block], page, 1,
+				     err);
+		s->now->duplicate++;
+	}
+	return r;
+}
+
 static int pages(struct gw_source *s, int block, uint64_t first, uint32_t n,
 		 struct gw_error *err)
 {
-	struct gw_image_source *im = s->image;
-	int r = 0;
+	int r;
 
 	if (s->encode.active)
 		return encoded_pages(s, block, first, n, err);
 	/* Also those that turn out zero: then they are looked at in vain. */
 	gw_bitmap_set_range(&s->fresh[block], first, n);
-	if (im->n && (im->block != block || im->first + im->n != first ||
-		      im->n + n > LARGEST_RUN))
-		r = push(s, err);
-	if (!im->n) {
-		im->block = block;
-		im->first = first;
-	}
-	im->n += n;
+	r = s->senders ? channel_pages(s, block, first, n, err) :
+			 gw_workers_add(&s->image->workers, block, first, n,
+					false, err);
 	gw_pause_at(GW_PAUSE_SOURCE_BULK);
-	return r;
+	return r ? lost(s, err) : 0;
 }
 
+/* All that was given to threads is written, but for a sync of channels. */
 static int drain(struct gw_source *s, struct gw_error *err)
 {
-	int r = push(s, err);
+	int r = s->senders ? 0 : gw_workers_drain(&s->image->workers, err);
 
-	return r ? r : gw_workers_drain(&s->image->workers, &s->now->normal,
-					&s->now->duplicate, err);
+	return r ? r : tick(s, err);
 }
 
 static int zeros(struct gw_source *s, int block, uint64_t first, uint64_t n,
 		 struct gw_error *err)
 {
 	struct gw_sink *sink = s->c.sink;
-	int r = drain(s, err); /* the same page may be on its way */
+	/* The same page may be on its way. On channels it is not: it would be
+	 * in this pass only once. */
+	int r = drain(s, err);
 
 	if (!r)
 		r = sink->ops->zeros(sink, s->image->of_ram[block], first, n,
@@ -228,15 +312,25 @@ static int pass_begin(struct gw_source *s, bool last, struct gw_error *err)
 	return 0;
 }
 
+/* What this pass wrote is written, and said to be. */
+static int end_pass(struct gw_source *s, bool last, struct gw_error *err)
+{
+	struct gw_sink *sink = s->c.sink;
+	int r = sink->ops->pass(sink, last, err);
+
+	if (!r && s->senders)
+		r = sync_channels(s, err);
+	return r ? lost(s, err) : 0;
+}
+
 /* The last one ends when QEMU's own pages are in: put_device(). */
 static int pass_end(struct gw_source *s, bool last, struct gw_error *err)
 {
-	int64_t t0 = gw_now_ns();
 	int r = drain(s, err);
 
 	if (!r && !last)
-		r = s->c.sink->ops->pass(s->c.sink, false, err);
-	return r ? r : gw_source_moved(s, t0, err);
+		r = end_pass(s, false, err);
+	return r ? r : tick(s, err);
 }
 
 /* --- QEMU's own stream ---------------------------------------------------- */
@@ -351,7 +445,7 @@ static int put_device(struct gw_source *s, struct gw_error *err)
 	gw_reader_init_mem(&r, im->device, im->device_len);
 	ret = put_own_pages(s, &r, err);
 	if (!ret)
-		ret = sink->ops->pass(sink, true, err);
+		ret = end_pass(s, true, err);
 	if (ret)
 		return ret;
 	tail = im->device + r.offset;

@@ -9,6 +9,7 @@
 #include "base/reader.h"
 #include "base/writer.h"
 #include "source/converge.h"
+#include "source/disks.h"
 #include "source/encode.h"
 #include "source/limit.h"
 #include "source/source.h"
@@ -20,6 +21,8 @@
 #include "base/log.h"
 
 struct gw_source;
+struct gw_source_disks;
+struct gw_senders;
 
 /*
  * Where the VM goes: another godwit (godwit.c) or an image sink (image.c).
@@ -71,7 +74,12 @@ struct gw_source {
 	size_t staged;
 	bool verify; /* one of the sides asked for it */
 	struct gw_limit limit;
+	struct gw_converge converge;
+	char throttle_why[256]; /* why the vCPUs cannot be slowed, or "" */
+	struct gw_source_disks *disks; /* NULL: none are copied */
 	struct gw_image_source *image; /* owned by image.c */
+	struct gw_senders *senders; /* sender.h; NULL: no channels */
+	unsigned int features;	/* of godwit's greeting: both sides have them */
 	bool in_section;	/* between a section's header and its EOS */
 	bool unlimited;		/* the VM stands: no limiter any more */
 	bool complete;		/* all that makes up the VM has left us */
@@ -82,6 +90,7 @@ struct gw_source {
 	XXH3_state_t *device_hash;
 	/* bytes/s of the last pass that was long enough to tell */
 	uint64_t bandwidth;
+	uint64_t ram_rate; /* and of guest memory, shrunk or not */
 	/* the pages of the current pass, and the numbers before it */
 	struct gw_pass_count count;
 	struct godwit_stats counted;
@@ -92,6 +101,8 @@ struct gw_source {
 	/* bytes and time of the current pass */
 	uint64_t pass_bytes;
 	int64_t pass_ns;
+	int64_t tick_ns; /* up to when other threads' work was accounted for */
+	uint64_t pass_ram; /* of guest memory that it had to send */
 };
 
 /* pass.c */
@@ -109,6 +120,16 @@ int gw_source_pass_pace(struct gw_source *s, struct gw_error *err);
  * limit, look at the peer. */
 int gw_source_moved(struct gw_source *s, int64_t since_ns,
 		    struct gw_error *err);
+/* The same while other threads write: all time since the last call counts. */
+int gw_source_tick(struct gw_source *s, struct gw_error *err);
+
+/* throttle.c: as s->converge has it, or not at all; no failure of the
+ * migration */
+void gw_source_throttle(struct gw_source *s);
+void gw_source_unthrottle(struct gw_source *s);
+
+/* advice.c: it does not converge; why, and what would help */
+int gw_source_give_up(struct gw_source *s, struct gw_error *err);
 
 /* holes.c: pages that the VM gives back meanwhile */
 int gw_source_holes_init(struct gw_source *s, struct gw_error *err);

@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <string.h>
 
+#include "base/live.h"
 #include "base/pause.h"
 #include "base/scope.h"
 #include "base/trace.h"
@@ -27,22 +28,31 @@ static void rest(struct gw_source *s, int64_t ns)
 	ppoll(&p, 1, &t, NULL);
 }
 
-/* Let the limiter hold us back for @nbytes just sent, answering the peer. */
-static int throttle(struct gw_source *s, uint64_t nbytes, struct gw_error *err)
+/* Account for @nbytes just sent. Return: ns to wait, by the limit as it is
+ * now: somebody may change it while we wait. */
+static int64_t spend(struct gw_source *s, uint64_t nbytes)
 {
-	int64_t wait = s->unlimited ? 0 : gw_limit_spend(&s->limit, nbytes);
+	if (s->unlimited)
+		return 0;
+	gw_limit_set(&s->limit, GW_LIVE(s->c.params->max_bandwidth));
+	return gw_limit_spend(&s->limit, nbytes);
+}
+
+/* Let the limiter hold us back for @nbytes just sent, answering the peer. */
+static int keep_limit(struct gw_source *s, uint64_t nbytes,
+		      struct gw_error *err)
+{
+	int64_t wait = spend(s, nbytes);
 
 	while (wait > 0) {
-		int64_t step = wait < 20 * GW_NS_PER_MS ? wait :
-							   20 * GW_NS_PER_MS;
 		int r;
 
-		rest(s, step);
-		wait -= step;
+		rest(s, wait < 20 * GW_NS_PER_MS ? wait : 20 * GW_NS_PER_MS);
 		r = s->to->check(s, err);
 		if (r)
 			return r;
 		gw_progress_tick(s->c.progress);
+		wait = spend(s, 0);
 	}
 	return 0;
 }
@@ -55,12 +65,20 @@ int gw_source_moved(struct gw_source *s, int64_t since_ns,
 
 	s->now->transferred = s->to->nbytes(s);
 	gw_encode_stats(&s->encode, s->now);
-	r = throttle(s, s->now->transferred - before, err);
+	r = keep_limit(s, s->now->transferred - before, err);
 	s->pass_bytes += s->now->transferred - before;
 	s->pass_ns += gw_now_ns() - since_ns;
 	if (!r)
 		r = s->to->check(s, err);
 	gw_progress_tick(s->c.progress);
+	return r;
+}
+
+int gw_source_tick(struct gw_source *s, struct gw_error *err)
+{
+	int r = gw_source_moved(s, s->tick_ns, err);
+
+	s->tick_ns = gw_now_ns();
 	return r;
 }
 
@@ -158,12 +176,27 @@ static int send_block(struct gw_source *s, int block, struct gw_error *err)
 	return r;
 }
 
-/* A pass of a few pages says little: it only filled a socket buffer. */
+/*
+ * A pass of a few pages says little: it only filled a socket buffer. Time that
+ * is not spent in writing is not counted, but the limit counts it: on a busy
+ * host that would look like more than the limit.
+ */
 static void measure(struct gw_source *s)
 {
+	uint64_t limit = GW_LIVE(s->c.params->max_bandwidth);
+
 	if (s->pass_bytes && (!s->bandwidth || s->pass_ns > GW_NS_PER_MS))
 		s->bandwidth = (uint64_t)((double)s->pass_bytes * 1e9 /
 					  (double)(s->pass_ns + 1));
+	if (limit && s->bandwidth > limit)
+		s->bandwidth = limit;
+	/* Deltas and compressed pages: a page is less than its bytes. In the
+	 * first pass the zero pages would say so of all. */
+	s->ram_rate = s->bandwidth;
+	if (s->now->pass > 1 && s->pass_ns > GW_NS_PER_MS &&
+	    (s->encode.active || s->now->compress_pages))
+		s->ram_rate = (uint64_t)((double)s->pass_ram * 1e9 /
+					 (double)s->pass_ns);
 }
 
 static uint64_t deltas(const struct godwit_stats *s)
@@ -202,6 +235,8 @@ int gw_source_pass_send(struct gw_source *s, bool last, struct gw_error *err)
 
 	s->pass_bytes = 0;
 	s->pass_ns = 0;
+	s->tick_ns = gw_now_ns();
+	s->pass_ram = s->now->remaining;
 	for (int i = 0; i < s->c.vm->ram.nblocks && !r; i++)
 		r = send_block(s, i, err);
 	if (!r)

@@ -18,13 +18,26 @@ static void fill_hello(struct gw_source *s, struct gw_hello *h)
 	snprintf(h->machine, sizeof(h->machine), "%s", vm->info.machine);
 	snprintf(h->arch, sizeof(h->arch), "%s", vm->info.arch);
 	h->running = vm->info.running;
-	h->features = GW_FEATURE_VERIFY | GW_FEATURE_XBZRLE;
+	h->channels = gw_source_channels(s->c.params);
+	h->features = GW_FEATURE_VERIFY | GW_FEATURE_XBZRLE |
+		      GW_FEATURE_MULTIFD | GW_FEATURE_ZLIB | GW_FEATURE_ZSTD;
 	if (s->c.params->skip_zero_pages)
 		h->features |= GW_FEATURE_SKIP_ZERO;
 	if (s->c.params->verify)
 		h->required |= GW_FEATURE_VERIFY;
 	if (s->c.params->xbzrle)
 		h->required |= GW_FEATURE_XBZRLE;
+	if (h->channels)
+		h->required |= GW_FEATURE_MULTIFD;
+	if (!strcmp(s->c.params->compress, "zlib"))
+		h->required |= GW_FEATURE_ZLIB;
+	else if (strcmp(s->c.params->compress, "none"))
+		h->required |= GW_FEATURE_ZSTD;
+	h->disks = gw_source_disks_count(s);
+	if (vm->ops->disks)
+		h->features |= GW_FEATURE_DISKS;
+	if (h->disks)
+		h->required |= GW_FEATURE_DISKS;
 	h->page_bytes = GW_PAGE_SIZE;
 	h->ram = vm->ram; /* described only; never freed through here */
 }
@@ -107,7 +120,8 @@ static int next_record(struct gw_source *s, struct gw_record *rec,
 		}
 		if (rec->type == GW_RECORD_READY ||
 		    rec->type == GW_RECORD_RUNNING ||
-		    rec->type == GW_RECORD_VERIFY_END)
+		    rec->type == GW_RECORD_VERIFY_END ||
+		    rec->type == GW_RECORD_DISKS_READY)
 			return 0;
 		if (rec->mandatory) {
 			gw_read_fail(&s->in, ENOTSUP,

@@ -6,10 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/live.h"
 #include "base/pause.h"
 #include "base/trace.h"
-#include "base/units.h"
 #include "source/internal.h"
+#include "source/sender.h"
 
 #define READ_BUFFER 16384
 
@@ -48,7 +49,7 @@ static int setup(struct gw_source *s, struct gw_error *err)
 		r = s->to->setup(s, err);
 	if (!r)
 		r = gw_encode_init(&s->encode, s->c.params,
-				   s->c.params->channels, err);
+				   gw_source_channels(s->c.params), err);
 	if (!r && !s->c.stopped)
 		r = vm->ops->track(vm, s->c.params->tracker, &s->track, err);
 	if (r)
@@ -61,29 +62,13 @@ static int setup(struct gw_source *s, struct gw_error *err)
 	return r;
 }
 
-static int give_up(struct gw_source *s, struct gw_error *err)
-{
-	char left[32], rate[32], bw[32], est[32], limit[32];
-	const struct godwit_stats *n = s->now;
-
-	return gw_fail_as(
-		err, GW_FAULT_CONVERGE, ETIME,
-		"does not converge: %s left after pass %u, the guest dirties %s/s and %s/s can be sent, so the downtime would be %s and the limit is %s. Raise --downtime-limit above that, raise --max-bandwidth, or calm the guest",
-		gw_format_size(left, sizeof(left), n->remaining), n->pass,
-		gw_format_size(rate, sizeof(rate),
-			       n->dirty_pages_rate * GW_PAGE_SIZE),
-		gw_format_size(bw, sizeof(bw), s->bandwidth),
-		gw_format_time(est, sizeof(est), n->expected_downtime_ns),
-		gw_format_time(limit, sizeof(limit),
-			       s->c.params->downtime_limit_ns));
-}
-
 /* Scan, and judge what it found. */
-static int scan_and_decide(struct gw_source *s, struct gw_converge *c,
-			   enum gw_verdict *v, struct gw_error *err)
+static int scan_and_decide(struct gw_source *s, enum gw_verdict *v,
+			   struct gw_error *err)
 {
 	int64_t since = s->last_scan_ns;
 	struct godwit_stats *n = s->now;
+	struct gw_converge_pass p;
 	int r = gw_source_pass_scan(s, err);
 
 	if (r)
@@ -92,34 +77,40 @@ static int scan_and_decide(struct gw_source *s, struct gw_converge *c,
 		(uint64_t)((double)(n->remaining / GW_PAGE_SIZE) * 1e9 /
 			   (double)(s->last_scan_ns - since + 1));
 	n->expected_downtime_ns =
-		gw_converge_estimate(n->remaining, s->bandwidth);
-	*v = gw_converge_decide(c, s->c.params, n->pass, n->remaining,
-				s->bandwidth);
-	gw_debug("pass %u: %llu bytes left, %llu bytes/s, verdict %d", n->pass,
-		 (unsigned long long)n->remaining,
-		 (unsigned long long)s->bandwidth, (int)*v);
+		gw_converge_estimate(n->remaining, s->ram_rate);
+	p = (struct gw_converge_pass){ .pass = n->pass,
+				       .sent = s->pass_ram,
+				       .remaining = n->remaining,
+				       .bandwidth = s->ram_rate };
+	*v = gw_converge_decide(&s->converge, s->c.params, &p);
+	gw_source_throttle(s);
+	gw_debug("pass %u: %llu of %llu bytes left, %llu bytes/s, throttle %u, verdict %d",
+		 n->pass, (unsigned long long)n->remaining,
+		 (unsigned long long)p.sent, (unsigned long long)s->bandwidth,
+		 s->converge.throttle, (int)*v);
 	return 0;
 }
 
 static int iterate(struct gw_source *s, struct gw_error *err)
 {
-	struct gw_converge converge = { 0 };
 	enum gw_verdict verdict;
 	int r;
 
 	gw_progress_status(s->c.progress, GODWIT_STATUS_ACTIVE);
-	r = gw_source_pass_first(s, err);
+	r = gw_source_disks_copy(s, err);
+	if (!r)
+		r = gw_source_pass_first(s, err);
 	gw_pause_at(GW_PAUSE_SOURCE_PASS);
 	while (!r) {
 		r = gw_source_pass_pace(s, err);
 		if (!r)
-			r = scan_and_decide(s, &converge, &verdict, err);
+			r = scan_and_decide(s, &verdict, err);
 		if (r)
 			break;
 		if (verdict == GW_SWITCH_OVER)
 			return 0;
 		if (verdict == GW_GIVE_UP)
-			return give_up(s, err);
+			return gw_source_give_up(s, err);
 		s->now->pass++;
 		GW_TRACE2(pass, s->now->pass, s->now->remaining);
 		r = gw_source_pass_part(s, err);
@@ -167,6 +158,8 @@ static void fall_back(struct gw_source *s, struct gw_error *err)
 	bool cancelled = err->fault == GW_FAULT_CANCELLED;
 	int r;
 
+	/* First of all, like the tracker: a guest that waits must go on. */
+	gw_source_unthrottle(s);
 	if (s->go_sent && !s->peer_not_here) {
 		gw_progress_status(s->c.progress, GODWIT_STATUS_FAILED);
 		return;
@@ -176,10 +169,11 @@ static void fall_back(struct gw_source *s, struct gw_error *err)
 		err->fault = GW_FAULT_FAILED;
 	if (cancelled)
 		gw_progress_status(s->c.progress, GODWIT_STATUS_CANCELLING);
-	/* The tracker first: a guest that waits for it must go on. */
 	if (s->track)
 		gw_track_stop(s->track);
+	gw_source_disks_cut(s);
 	r = vm->ops->save_abort(vm, &undo);
+	gw_source_disks_free(s);
 	say_where(s, err, r, &undo);
 	/*
 	 * A destination that is told throws away what it has. Not if that may
@@ -196,13 +190,20 @@ static void free_source(struct gw_source *s)
 {
 	if (!s)
 		return;
+	gw_senders_stop(s->senders);
 	gw_source_image_free(s);
+	gw_source_disks_free(s);
 	gw_encode_fini(&s->encode);
 	free(s->stage);
 	gw_source_holes_fini(s);
 	gw_reader_fini(&s->in);
 	XXH3_freeState(s->device_hash);
 	free(s);
+}
+
+uint32_t gw_source_channels(const struct godwit_params *p)
+{
+	return !p->channels && strcmp(p->compress, "none") ? 1 : p->channels;
 }
 
 /* What a connection to another godwit needs. */
@@ -236,7 +237,7 @@ static struct gw_source *new_source(const struct gw_source_config *c,
 	}
 	s->c = *c;
 	s->now = &c->progress->now;
-	gw_limit_init(&s->limit, c->params->max_bandwidth);
+	gw_limit_init(&s->limit, GW_LIVE(c->params->max_bandwidth));
 	if (c->sink ? gw_source_image_new(s, err) : new_peer(s, err)) {
 		free_source(s);
 		return NULL;
@@ -258,12 +259,16 @@ int gw_source_run(const struct gw_source_config *c, struct gw_error *err)
 	r = setup(s, err);
 	if (!r)
 		r = c->stopped ? stop_first(s, err) : iterate(s, err);
+	if (!r)
+		r = gw_source_disks_settle(s, err);
 	if (!r && !c->stopped)
 		r = gw_source_stop_vm(s, err);
 	if (!r)
 		r = s->to->hand_over(s, err);
 	if (r)
 		fall_back(s, err);
+	else /* not while it stands: that would be downtime */
+		gw_source_unthrottle(s);
 	if (s->track)
 		gw_track_close(s->track);
 	if (!r)

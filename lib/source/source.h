@@ -36,6 +36,7 @@ struct gw_source_config {
 	struct gw_vm *vm;
 	/* where it goes: one of the two; both stay the caller's */
 	struct gw_chan *chan; /* connected, to a godwit */
+	const char *uri; /* where to connect further; may be NULL: nowhere */
 	struct gw_sink *sink; /* a file, a plain QEMU */
 	/* with a sink that does not run the VM itself */
 	bool stopped;  /* copy while the VM stands, not while it runs */
@@ -47,6 +48,10 @@ struct gw_source_config {
 	void (*pass_done)(const struct gw_pass_count *c, void *arg);
 	void *pass_arg;
 };
+
+/* Further connections that carry the pages, as the parameters ask for them:
+ * compressed pages need one at least. */
+uint32_t gw_source_channels(const struct godwit_params *p);
 
 /*
  * Return: 0 when the VM runs at the destination, or is stored and goes on here

@@ -29,6 +29,7 @@ struct synthetic {
 	uint8_t *mem[MAX_BLOCKS]; /* the "VM's own" mapping */
 	uint32_t *gen[MAX_BLOCKS]; /* what each page holds; 0: never written */
 	uint64_t writes;	  /* atomic */
+	unsigned int throttle;	  /* percent; atomic */
 	pthread_t thread[MAX_THREADS];
 	int nthreads;
 	/* guarded by lock */
@@ -110,21 +111,64 @@ static bool may_run(struct synthetic *s)
 	return !s->quit;
 }
 
+/*
+ * A writer's time: @due is when it may write on. Pages have their pace, if
+ * any; a writer that is throttled waits in addition, as long as it ran times
+ * percent / (100 - percent).
+ */
+static void pace(struct synthetic *s, unsigned int npages, int64_t ran_ns,
+		 int64_t *due)
+{
+	unsigned int percent = __atomic_load_n(&s->throttle, __ATOMIC_RELAXED);
+	int64_t now = gw_now_ns(), ns = 0;
+
+	if (s->c.pages_per_s)
+		ns = (int64_t)(npages * 1000000000ULL / s->c.pages_per_s);
+	else if (percent)
+		ns = ran_ns;
+	if (percent)
+		ns = ns * 100 / (100 - percent);
+	if (!ns) {
+		*due = now;
+		return;
+	}
+	*due += ns;
+	if (*due < now - GW_NS_PER_S) /* it stood: that is not made up for */
+		*due = now;
+}
+
+/* Sleep towards @due, not so long that stopping it is slow. Sleeping has a
+ * cost: what is short is saved up. Return: whether there is more to wait. */
+static bool nap(int64_t due)
+{
+	int64_t wait = due - gw_now_ns(), most = 10 * GW_NS_PER_MS;
+	struct timespec t = { 0, wait < most ? wait : most };
+
+	if (wait < GW_NS_PER_MS / 10)
+		return false;
+	nanosleep(&t, NULL);
+	return true;
+}
+
 static void *writer(void *arg)
 {
 	struct writer *w = arg;
 	struct synthetic *s = w->s;
 	uint64_t stride = (uint64_t)s->c.nthreads, x = 0, n = 0;
-	int64_t start = 0;
+	int64_t due = 0, began = 0;
 
 	while (may_run(s)) {
 		int block;
 		uint64_t page;
 		uint32_t gen;
 
+		if (n && n % 16 == 0 && nap(due)) {
+			began = gw_now_ns();
+			continue;
+		}
 		if (!n) { /* the seed is known when the VM runs, not before */
 			x = mix(s->c.seed + 77 + (uint64_t)w->index);
-			start = gw_now_ns();
+			due = began = gw_now_ns();
 		}
 		block = (int)((x >> 8) % (uint64_t)s->c.nblocks);
 		page = (x >> 16) % (s->c.working_set / stride) * stride +
@@ -139,15 +183,9 @@ static void *writer(void *arg)
 		__atomic_fetch_add(&s->writes, 1, __ATOMIC_RELAXED);
 		x = mix(x + 0x9e3779b97f4a7c15ULL);
 		n++;
-		if (s->c.pages_per_s && n % 16 == 0) {
-			int64_t due = start + (int64_t)(n * 1000000000ULL /
-							s->c.pages_per_s);
-			int64_t wait = due - gw_now_ns();
-			struct timespec t = { wait / GW_NS_PER_S,
-					      wait % GW_NS_PER_S };
-
-			if (wait > 0)
-				nanosleep(&t, NULL);
+		if (n % 16 == 0) {
+			pace(s, 16, gw_now_ns() - began, &due);
+			began = gw_now_ns();
 		}
 	}
 	free(w);
@@ -229,6 +267,16 @@ static int op_track(struct gw_vm *vm, const char *kind, struct gw_track **t,
 static int op_drain(struct gw_vm *vm, struct gw_error *err)
 {
 	return inject(of(vm), GW_SYNTHETIC_FAIL_DRAIN, err);
+}
+
+static int op_throttle(struct gw_vm *vm, unsigned int percent,
+		       struct gw_error *err)
+{
+	struct synthetic *s = of(vm);
+	int r = percent ? inject(s, GW_SYNTHETIC_FAIL_THROTTLE, err) : 0;
+
+	__atomic_store_n(&s->throttle, r ? 0 : percent, __ATOMIC_RELAXED);
+	return r;
 }
 
 static int op_save_begin(struct gw_vm *vm, struct gw_error *err)
@@ -380,6 +428,7 @@ static const struct gw_vm_ops ops = {
 	.describe = op_describe,
 	.track = op_track,
 	.drain = op_drain,
+	.throttle = op_throttle,
 	.save_begin = op_save_begin,
 	.save_poll = op_save_poll,
 	.save_read = op_save_read,
@@ -532,4 +581,9 @@ bool gw_synthetic_running(struct gw_vm *vm)
 
 	GW_LOCKED(&s->lock);
 	return s->run;
+}
+
+unsigned int gw_synthetic_throttled(struct gw_vm *vm)
+{
+	return __atomic_load_n(&of(vm)->throttle, __ATOMIC_RELAXED);
 }

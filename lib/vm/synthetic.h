@@ -16,6 +16,7 @@
 enum gw_synthetic_fault {
 	GW_SYNTHETIC_SOUND,
 	GW_SYNTHETIC_FAIL_DRAIN,
+	GW_SYNTHETIC_FAIL_THROTTLE,
 	GW_SYNTHETIC_FAIL_SAVE_BEGIN,
 	GW_SYNTHETIC_FAIL_SAVE_READ,
 	GW_SYNTHETIC_FAIL_COMMIT,
@@ -52,5 +53,8 @@ uint64_t gw_synthetic_given_back(struct gw_vm *vm);
 
 /* Do its writers run now? */
 bool gw_synthetic_running(struct gw_vm *vm);
+
+/* Percent of their time that is taken from its writers now. */
+unsigned int gw_synthetic_throttled(struct gw_vm *vm);
 
 #endif

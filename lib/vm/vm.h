@@ -7,7 +7,7 @@
  * thread, and know nothing of QMP. Every call that waits takes its time limits
  * from the driver and is ended by vm->cancel where that is safe.
  *
- *	source:	check  [describe]  track  [drain]*  save_begin  save_poll*
+ *	source:	check  [describe]  track  [drain, throttle]*  save_begin  save_poll*
  *		(RAM is final)  save_read*  then save_commit  save_release
  *		save_done  [quit], or save_abort at any point
  *	dest:	check  load_begin  load_write*  load_finish  then run or stay,
@@ -24,6 +24,7 @@
 #include "image/sink.h"
 #include "ram/block.h"
 #include "track/track.h"
+#include "wire/disks.h"
 
 struct gw_vm;
 
@@ -32,6 +33,7 @@ struct gw_vm_info {
 	char vmm[64];	  /* "QEMU 10.0.2" */
 	char machine[64]; /* canonical machine type, "pc-i440fx-10.0" */
 	char arch[32];	  /* "x86_64" */
+	uint8_t uuid[16]; /* zeros: none */
 	bool running;	  /* vCPUs run now (false: paused) */
 	bool waiting;	  /* waits for an incoming migration */
 	bool direct_io;	  /* a disk pins guest pages: drain after each scan */
@@ -40,6 +42,55 @@ struct gw_vm_info {
 /* Bytes of the device state; called as they come. Return: 0 or -errno. */
 typedef int (*gw_vm_sink)(void *arg, const void *p, size_t len,
 			  struct gw_error *err);
+
+struct gw_vm_disks_now {
+	uint64_t done, total; /* bytes; total grows as the guest writes */
+	bool ready; /* the copies follow what the guest writes */
+	bool ended; /* after complete(): they are whole, nothing follows */
+};
+
+/*
+ * Disks that both sides do not share, copied by the VMMs (in QEMU: mirror
+ * jobs into NBD exports) while the VM runs. The engines carry the bytes.
+ *
+ *	source:	list  [open  copy](each)  poll*  [speed]*  [settle]
+ *		(the VM stands)  complete  poll*  end, or abort at any point
+ *	dest:	serve  connect(each)  stop
+ */
+struct gw_vm_disk_ops {
+	/* Those that the guest can write, in the VMM's order. */
+	int (*list)(struct gw_vm *vm, bool incremental, struct gw_disks *d,
+		    struct gw_error *err);
+	/* A socket over which disk @i will go; our end. */
+	int (*open)(struct gw_vm *vm, uint32_t i, struct gw_error *err);
+	/* Begin; somebody carries the bytes of open()'s socket. @speed:
+	 * bytes/s, 0: no limit. */
+	int (*copy)(struct gw_vm *vm, uint32_t i, uint64_t speed,
+		    struct gw_error *err);
+	/* Never waits; a copy that failed is an error. */
+	int (*poll)(struct gw_vm *vm, struct gw_vm_disks_now *now,
+		    struct gw_error *err);
+	/* For each of them. */
+	int (*speed)(struct gw_vm *vm, uint64_t speed, struct gw_error *err);
+	/* From now on the guest's writes wait for the destination, so that
+	 * what is left only shrinks. -ENOSYS: this VMM cannot. */
+	int (*settle)(struct gw_vm *vm, struct gw_error *err);
+	/* The VM stands and all are ready: copy the rest. Does not wait. */
+	int (*complete)(struct gw_vm *vm, struct gw_error *err);
+	/* All have ended: take down what was set up. */
+	int (*end)(struct gw_vm *vm, struct gw_error *err);
+	/* The same, whatever state they are in; the VM does not notice. */
+	void (*abort)(struct gw_vm *vm);
+
+	/* Let the waiting VMM take in what is written to @d. Names the disk
+	 * that does not fit and the remedy. */
+	int (*serve)(struct gw_vm *vm, const struct gw_disks *d,
+		     struct gw_error *err);
+	/* A connection to it, for one disk. A descriptor. */
+	int (*connect)(struct gw_vm *vm, struct gw_error *err);
+	/* The disks are the VM's alone again. Idempotent. */
+	int (*stop)(struct gw_vm *vm, struct gw_error *err);
+};
 
 struct gw_vm_ops {
 	const char *kind;
@@ -61,6 +112,13 @@ struct gw_vm_ops {
 	/* Every transfer that pinned a page before the call has landed when
 	 * it returns. vCPUs keep running. */
 	int (*drain)(struct gw_vm *vm, struct gw_error *err);
+
+	/* Optional. Take @percent (0...99) of the time from the vCPUs while
+	 * the VM runs; 0 ends that at once, and does not fail. It ends too
+	 * when this process does, and with close(). On failure they run at
+	 * full speed. Stopping the VM is not slow meanwhile. */
+	int (*throttle)(struct gw_vm *vm, unsigned int percent,
+			struct gw_error *err);
 
 	/* Ask the VMM to stop the VM and get its device state ready. Returns
 	 * at once. */
@@ -112,6 +170,8 @@ struct gw_vm_ops {
 
 	/* Optional: the loaded VM stays here, paused, and that is settled. */
 	void (*stay)(struct gw_vm *vm);
+
+	const struct gw_vm_disk_ops *disks; /* NULL: no disks to copy */
 
 	void (*close)(struct gw_vm *vm); /* frees @vm */
 };

@@ -127,8 +127,9 @@ static int check_counts(struct gw_reader *r, struct gw_multifd_packet *p,
 	if (p->flags & GW_MULTIFD_DELTA)
 		return check_deltas(r, p);
 	/* QEMU before 9.0 leaves payload and name as they were in the packet
-	 * before; nothing follows. */
-	if (p->flags & GW_MULTIFD_SYNC && !p->normal)
+	 * before; nothing follows. Not only with SYNC: when that went with the
+	 * pages before it, a packet without anything comes behind. */
+	if (!p->normal && (p->flags & GW_MULTIFD_SYNC || !p->zero))
 		p->payload = 0;
 	want = p->normal * GW_PAGE_SIZE;
 	if (p->flags & GW_MULTIFD_COMPRESSION ?

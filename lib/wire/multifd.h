@@ -66,8 +66,9 @@ void gw_multifd_put_packet(struct gw_writer *w,
  * Every field is checked that can be without a block table: counts, flags,
  * alignment of offsets, payload length (without compression normal * 4096,
  * else at most GW_MULTIFD_MAX_PAYLOAD, 0 exactly when there are no normal
- * pages; with DELTA 3 to 2 + 4096 bytes per page). The caller checks offsets against the block's length. What sources
- * before 9.0 leave in a SYNC without pages is cleared: no payload, no name.
+ * pages; with DELTA 3 to 2 + 4096 bytes per page). The caller checks offsets
+ * against the block's length. What sources before 9.0 leave in a packet without
+ * pages is cleared: no payload, no name.
  */
 int gw_multifd_get_packet(struct gw_reader *r,
 			  struct gw_multifd_packet *p) GW_MUST_CHECK;

@@ -68,6 +68,11 @@ void gw_ram_put_eos(struct gw_writer *w)
 	gw_write_be64(w, GW_RAM_FLAG_EOS);
 }
 
+void gw_ram_put_flush(struct gw_writer *w)
+{
+	gw_write_be64(w, GW_RAM_FLAG_MULTIFD_FLUSH);
+}
+
 void gw_ram_decoder_init(struct gw_ram_decoder *d, bool ignore_shared)
 {
 	d->ignore_shared = ignore_shared;

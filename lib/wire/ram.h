@@ -46,6 +46,8 @@ void gw_ram_put_delta(struct gw_writer *w, struct gw_ram_encoder *e,
 		      const char *idstr, uint64_t addr, const void *delta,
 		      uint16_t len);
 void gw_ram_put_eos(struct gw_writer *w);
+/* MULTIFD_FLUSH: here the receiver waits for a SYNC of every channel. */
+void gw_ram_put_flush(struct gw_writer *w);
 
 /* --- decode --- */
 

@@ -47,6 +47,11 @@ enum gw_record_type {
 	GW_RECORD_GO = 9,
 	/* destination: it runs (or rests, as it did on the source) */
 	GW_RECORD_RUNNING = 10,
+	/* the disks are copied too: disks.h */
+	GW_RECORD_DISKS = 11,
+	GW_RECORD_DISKS_READY = 12,
+	GW_RECORD_DISKS_END = 13,
+	GW_RECORD_DISKS_PROGRESS = 14,
 };
 
 #define GW_RECORD_MAX_JSON    65536u

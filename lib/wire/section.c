@@ -3,6 +3,7 @@
 #include "wire/section.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -145,6 +146,16 @@ static void get_uuid(struct gw_reader *r, struct gw_configuration *c)
 {
 	gw_read_bytes(r, c->uuid, sizeof(c->uuid));
 	c->have_uuid = true;
+}
+
+bool gw_machine_version(const char *machine, unsigned int *major,
+			unsigned int *minor)
+{
+	const char *dash = strrchr(machine, '-');
+	char end;
+
+	return dash && dash[1] >= '0' && dash[1] <= '9' &&
+	       sscanf(dash + 1, "%3u.%3u%c", major, minor, &end) == 2;
 }
 
 int gw_configuration_get(struct gw_reader *r, struct gw_configuration *c)

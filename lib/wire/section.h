@@ -47,6 +47,9 @@ struct gw_configuration {
 /* Item byte included. */
 void gw_configuration_put(struct gw_writer *w,
 			  const struct gw_configuration *c);
+/* "pc-q35-9.2" came with QEMU 9.2. Return: false if the name does not say. */
+bool gw_machine_version(const char *machine, unsigned int *major,
+			unsigned int *minor);
 /* After the item byte; subsections included. */
 int gw_configuration_get(struct gw_reader *r,
 			 struct gw_configuration *c) GW_MUST_CHECK;

@@ -103,15 +103,15 @@ static int get_item(struct gw_stream *s, struct gw_stream_event *ev)
 
 static int end_section(struct gw_stream *s, struct gw_stream_event *ev)
 {
+	ev->item = s->item;
 	if (gw_section_get_footer(s->r, s->ram_id))
 		return -s->r->err.code;
 	if (!s->ram.have_table)
 		return gw_read_fail(s->r, EPROTO,
 				    "section ram starts without a table of its blocks");
-	s->in_section = false;
+	s->in_section = s->at_footer = false;
 	s->have_end = s->item == GW_ITEM_SECTION_END;
 	ev->kind = GW_STREAM_SECTION_END;
-	ev->item = s->item;
 	return 0;
 }
 
@@ -141,7 +141,9 @@ static int get_record(struct gw_stream *s, struct gw_stream_event *ev)
 		ev->kind = GW_STREAM_FLUSH;
 		return 0;
 	}
-	return end_section(s, ev); /* EOS */
+	ev->kind = GW_STREAM_EOS;
+	s->at_footer = true;
+	return 0;
 }
 
 int gw_stream_next(struct gw_stream *s, struct gw_stream_event *ev)
@@ -150,6 +152,8 @@ int gw_stream_next(struct gw_stream *s, struct gw_stream_event *ev)
 		ev->kind = GW_STREAM_CONFIG;
 		return get_config(s);
 	}
+	if (s->at_footer)
+		return end_section(s, ev);
 	return s->in_section ? get_record(s, ev) : get_item(s, ev);
 }
 
@@ -161,6 +165,7 @@ struct gw_stream_mark gw_stream_mark(const struct gw_stream *s)
 		.return_path = s->return_path,
 		.ram_open = s->ram_open,
 		.in_section = s->in_section,
+		.at_footer = s->at_footer,
 		.have_table = s->ram.have_table,
 		.ram_id = s->ram_id,
 		.nparts = s->nparts,
@@ -176,6 +181,7 @@ void gw_stream_rewind(struct gw_stream *s, const struct gw_stream_mark *m)
 	s->return_path = m->return_path;
 	s->ram_open = m->ram_open;
 	s->in_section = m->in_section;
+	s->at_footer = m->at_footer;
 	s->ram_id = m->ram_id;
 	s->nparts = m->nparts;
 	s->item = m->item;

@@ -10,7 +10,8 @@
  *	  MEM_SIZE	      TABLE	s->ram.table, with mapped-ram s->mapped
  *	  page records	      PAGE, ZERO, DELTA
  *	  MULTIFD_FLUSH	      FLUSH
- *	EOS footer	      SECTION_END
+ *	EOS		      EOS
+ *	footer		      SECTION_END
  *	PART ..., END ...
  *	FULL or EOF next      TAIL	not consumed; the last event
  *
@@ -40,7 +41,7 @@ struct gw_stream {
 	unsigned int nparts; /* PART sections so far */
 
 	/* private to stream.c */
-	bool ram_open, in_section;
+	bool ram_open, in_section, at_footer;
 	enum gw_item item;
 };
 
@@ -54,6 +55,7 @@ enum gw_stream_kind {
 	GW_STREAM_ZERO,
 	GW_STREAM_DELTA,       /* ev.delta_len bytes in ev.delta */
 	GW_STREAM_FLUSH,
+	GW_STREAM_EOS,	       /* ev.item; the footer may come much later */
 	GW_STREAM_SECTION_END, /* ev.item */
 	GW_STREAM_TAIL,
 };
@@ -83,6 +85,7 @@ int gw_stream_next(struct gw_stream *s,
  */
 struct gw_stream_mark {
 	bool have_config, have_end, return_path, ram_open, in_section;
+	bool at_footer;
 	bool have_table;
 	uint32_t ram_id;
 	unsigned int nparts;

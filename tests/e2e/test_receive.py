@@ -153,6 +153,77 @@ def test_a_live_vm_arrives_from_a_plain_qemu(nest, version, capabilities,
     b.kill()
 
 
+CHANNELS = [
+    ("10.0", MACHINE["10.0"], 1, "none", "multifd", []),
+    ("10.0", MACHINE["10.0"], 2, "none", "legacy", ["--channels", "2"]),
+    ("10.0", MACHINE["10.0"], 4, "none", "none", []),
+    ("10.0", MACHINE["10.0"], 1, "zlib", "legacy", []),
+    ("10.0", MACHINE["10.0"], 2, "zstd", "multifd", []),
+    ("10.0", MACHINE["10.0"], 4, "zlib", "none", []),
+    ("10.0", MACHINE["7.2"], 2, "none", "multifd", []),
+    ("10.0", MACHINE["7.2"], 4, "zstd", "legacy", []),
+    ("7.2", MACHINE["7.2"], 2, "none", None, []),
+    ("7.2", MACHINE["7.2"], 4, "zlib", None, []),
+    ("11.1", MACHINE["11.1"], 2, "none", "multifd", []),
+    ("11.1", MACHINE["11.1"], 4, "zstd", "legacy", ["--channels", "4"]),
+]
+
+
+def multifd(source, n, method, zeros):
+    parameters = dict(multifd_channels=n, multifd_compression=method)
+    if zeros:
+        parameters["zero_page_detection"] = zeros
+    source.set("return-path", "multifd", **parameters)
+
+
+@pytest.mark.parametrize("version, machine, n, method, zeros, options",
+                         CHANNELS, ids=lambda x: str(x))
+def test_a_live_vm_arrives_over_channels(nest, version, machine, n, method,
+                                         zeros, options):
+    if machine == MACHINE[version]:
+        a = nest.source(version)
+    else:
+        a = nest.env.plain(nest.name(), version=version, machine=machine)
+        a.story = [a]
+        a.wait_tick(20)
+    b = nest.dest(version, machine=machine)
+    multifd(a, n, method, zeros)
+    rx, at = nest.env.receive(b, TCP, *options)
+    halt(a)
+    a.migrate(at, wait=False)
+    assert rx.wait() == OK, rx.stderr()
+    awake(b)
+    ram = rx.result()["ram"]
+    assert ram["normal"] > 10000
+    assert zeros == "none" or ram["duplicate"] > 1000
+    went_on(a, b)
+    a.kill()
+    b.kill()
+
+
+@pytest.mark.parametrize("format, version, method", [
+    ("stream", "10.0", "zstd"), ("mapped-ram", "10.0", "none"),
+    ("stream", "7.2", "none"), ("mapped-ram", "11.1", "zlib"),
+])
+def test_channels_into_a_file_that_a_plain_qemu_loads(nest, format, version,
+                                                      method):
+    a = nest.source(version)
+    multifd(a, 3, method, None)
+    path = os.path.join(nest.env.dir, f"channels-{format}-{version}")
+    rx, at = nest.env.receive(path, TCP, "--format", format)
+    halt(a)
+    a.migrate(at, wait=False)
+    assert rx.wait() == OK, rx.stderr()
+    b = nest.plain_dest(version)
+    if format == "mapped-ram":
+        b.set("mapped-ram")
+    b.load(f"exec:cat {path}" if version == "7.2" else f"file:{path}")
+    awake(b) if version == "7.2" else b.ask("cont")
+    went_on(a, b)
+    for g in a, b:
+        g.kill()
+
+
 def test_a_guest_that_writes_as_fast_as_it_can(nest):
     a = nest.env.plain(nest.name(), append="gw.tick=20 gw.dirty=32:0 "
                        "gw.zero=10 gw.touch=16", cpus=2)
@@ -356,7 +427,6 @@ def test_two_numa_nodes_are_refused_for_their_addresses(nest):
 
 
 @pytest.mark.parametrize("capability, code, message", [
-    ("multifd", REFUSED, "has capability multifd .* switch multifd off there"),
     ("postcopy-ram", INPUT, "switch postcopy-ram and x-colo off"),
 ])
 def test_a_source_with_capability(nest, source, inn, capability, code,
@@ -370,20 +440,42 @@ def test_a_source_with_capability(nest, source, inn, capability, code,
     unharmed(source, inn)
 
 
-def test_a_source_of_a_machine_type_that_syncs_multifd_silently(nest, inn):
-    """Up to 8.0 nothing in the main stream tells of multifd; the zero pages
-    come on it even."""
-    a = nest.source("7.2")
-    b = nest.dest("7.2")
-    a.set("multifd")
-    rx, at = nest.env.receive(b)
+def test_a_channel_that_is_cut_ends_it(nest, source, inn):
+    """Every connection is cut behind so many bytes; those of the channels
+    come to that first. The VM runs on at the source."""
+    source.set("return-path", "multifd", multifd_channels=2,
+               multifd_compression="none")
+    rx, at = nest.env.receive(inn, "fault:cut-read=9M+" + TCP)
+    source.migrate(at, wait=False)
+    assert rx.wait() == FAILED, rx.stderr()
+    assert re.search(r"channel [01](, packet \d+, block 'pc.ram')?: ",
+                     said(rx)), rx.stderr()
+    assert migration_over(source) == "failed"
+    unharmed(source, inn)
+
+
+def test_channels_over_a_ragged_connection(nest):
+    a, b = nest.source(), nest.dest()
+    a.set("return-path", "multifd", multifd_channels=3,
+          multifd_compression="zstd")
+    rx, at = nest.env.receive(b, "fault:short=1-5000,seed=5+" + TCP)
     a.migrate(at, wait=False)
-    assert rx.wait() == REFUSED, rx.stderr()
-    assert "has capability multifd" in said(rx)
-    assert migration_over(a) == "failed"
-    unharmed(a, b)
+    assert rx.wait() == OK, rx.stderr()
+    went_on(a, b)
     a.kill()
     b.kill()
+
+
+def test_a_number_of_channels_that_is_not_the_sources(nest, source, inn):
+    for n in "1", "3":
+        source.set("return-path", "multifd", multifd_channels=2)
+        rx, at = nest.env.receive(inn, TCP, "--channels", n,
+                                  "--connect-timeout", "2s")
+        source.migrate(at, wait=False)
+        assert rx.wait() != OK
+        assert re.search("channels|connections came", said(rx)), rx.stderr()
+        assert migration_over(source) == "failed"
+        unharmed(source, inn)
 
 
 def test_a_source_that_leaves_its_shared_ram_out(nest):

@@ -7,6 +7,7 @@
  *
  *   GODWIT-GUEST up cpus=N kernel=RELEASE
  *   tick <n> <uptime_ms> sum=<16 hex> dirty=<pages> direct=<blocks> bad=<count>
+ *	with gw.loop followed by " loop=<pages>", those written by it
  *   BAD <what> <details>	(the first 20 only, all are counted)
  *   GODWIT-GUEST error: ...			(then the guest powers off)
  *
@@ -23,16 +24,31 @@
  *			pages rewritten at random; PAGES_PER_S 0 is full speed.
  *			Each rewrite changes BYTES of the page (all of it)
  *   gw.zero=PERCENT	of those rewrites that make the page zero (0)
+ *   gw.loop=MIB:PAGES_PER_S[:BYTES:EVERY]
+ *			pages rewritten one after the other, round and round:
+ *			BYTES of every EVERY change.  12:1111 (the default) is
+ *			sparse, 33:701 medium, 4096:4096 dense, 1:4096 one byte
+ *			a page
+ *   gw.blank=N		every Nth round of those makes the pages zero (0: none)
  *   gw.direct=KIB[:THREADS]
  *			O_DIRECT reads of KIB each from /dev/vda (1024:4)
+ *   gw.disk=MIB[:BLOCKS_PER_S]
+ *			the first MIB of /dev/vda written once, then its blocks
+ *			rewritten at random, each checked before that, and all
+ *			of them in order (counted as direct=). O_DIRECT;
+ *			BLOCKS_PER_S 0 (the default) is full speed
  *
  * Theory of operation: the threads share nothing but the counters.  The ticker
  * also re-reads the file and the touched memory, a slice per tick.  The writer
  * remembers the generation of each page in an array of its own, checks a page
  * against it before rewriting it, and every few rewrites checks one more in
  * address order, so that each page is looked at again within a known time.  The
- * readers never write to their buffers: a page that only the disk wrote is what
- * a migration easily loses.
+ * looper adds to what is in its pages, so that damage stays in them until it
+ * comes by to check: one page for so many that it writes, in address order, and
+ * every page before it is made zero.  The writer to the disk does as the writer
+ * to memory, with blocks: the generations are in memory, so a disk that is older
+ * or newer than the memory shows.  The readers never write to their buffers: a
+ * page that only the disk wrote is what a migration easily loses.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -64,7 +80,7 @@
 #define TOUCH_SEED	0x686375746fULL
 #define DISK_PATH	"/dev/vda"
 #define RING		16		/* buffers of a reader */
-#define SWEEP_EVERY	4		/* rewrites per page checked in order */
+#define SWEEP_EVERY	4		/* writes per page checked in order */
 #define SPARE_MIB	24		/* for the kernel to go on with */
 #define IS_ZERO		(UINT64_C(1) << 63)	/* in a generation */
 
@@ -77,16 +93,26 @@ static struct {
 	uint64_t dirty_rate;
 	uint64_t dirty_bytes;
 	uint64_t zero_percent;
+	uint64_t loop_mib;
+	uint64_t loop_rate;
+	uint64_t loop_bytes;
+	uint64_t loop_every;
+	uint64_t loop_blank;
 	uint64_t direct_kib;
 	uint64_t direct_threads;
+	uint64_t disk_mib;
+	uint64_t disk_rate;
 } conf = {
 	.tick_ms = 100,
 	.file_mib = 4,
 	.dirty_bytes = GW_PAGE,
+	.loop_bytes = 12,
+	.loop_every = 1111,
 	.direct_threads = 4,
 };
 
-static _Atomic uint64_t dirty_verified;
+static _Atomic uint64_t dirty_verified;	/* by the looper too */
+static _Atomic uint64_t loop_written;
 static _Atomic uint64_t direct_verified;
 static _Atomic uint64_t bad_count;
 
@@ -160,6 +186,34 @@ static void sleep_until(uint64_t ns)
 	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
 }
 
+/* Work at a rate: @batch pieces, then pace_wait(). */
+struct pace {
+	uint64_t batch;
+	uint64_t step, due;	/* ns; step 0: as fast as can be */
+};
+
+static struct pace pace_start(uint64_t per_second)
+{
+	struct pace p = { .batch = 64, .due = now_ns() };
+
+	if (per_second) {
+		p.batch = (per_second * 2 * NS_PER_MS + NS_PER_S - 1) / NS_PER_S;
+		p.step = p.batch * NS_PER_S / per_second;
+	}
+	return p;
+}
+
+static void pace_wait(struct pace *p)
+{
+	if (!p->step)
+		return;
+	/* what a long stop of the VM left undone stays undone */
+	p->due += p->step;
+	if (now_ns() > p->due + NS_PER_S / 10)
+		p->due = now_ns();
+	sleep_until(p->due);
+}
+
 static void *get_memory(size_t bytes, const char *for_what)
 {
 	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
@@ -174,10 +228,11 @@ static void *get_memory(size_t bytes, const char *for_what)
 static void check_memory(void)
 {
 	uint64_t want = conf.file_mib + conf.touch_mib + conf.clear_mib +
-			conf.dirty_mib;
+			conf.dirty_mib + conf.loop_mib;
 	struct sysinfo info;
 	uint64_t free;
 
+	want += conf.disk_mib / 256;
 	want += 2 * conf.direct_threads * conf.direct_kib >> 10;
 	sysinfo(&info);
 	free = info.freeram * (uint64_t)info.mem_unit / MIB;
@@ -410,28 +465,125 @@ static void dirty_rewrite(uint64_t random)
 
 static void *dirty_run(void *arg)
 {
-	uint64_t step = NS_PER_MS * 2, sweep = 0, count = 0;
-	uint64_t batch = 64, due = now_ns();
+	struct pace pace = pace_start(conf.dirty_rate);
+	uint64_t sweep = 0, count = 0;
 
-	if (conf.dirty_rate) {
-		batch = (conf.dirty_rate * step + NS_PER_S - 1) / NS_PER_S;
-		step = batch * NS_PER_S / conf.dirty_rate;
-	}
 	for (;;) {
-		for (uint64_t i = 0; i < batch; i++) {
+		for (uint64_t i = 0; i < pace.batch; i++) {
 			dirty_rewrite(gw_mix(count));
 			if (count++ % SWEEP_EVERY)
 				continue;
 			dirty_verify(sweep);
 			sweep = (sweep + 1) % dirty.pages;
 		}
-		if (!conf.dirty_rate)
-			continue;
-		/* what a long stop of the VM left undone stays undone */
-		due += step;
-		if (now_ns() > due + NS_PER_S / 10)
-			due = now_ns();
-		sleep_until(due);
+		pace_wait(&pace);
+	}
+	return arg;
+}
+
+/* The looper ------------------------------------------------------------- */
+
+static struct {
+	uint8_t (*page)[GW_PAGE];
+	uint64_t *generation;	/* what each page must hold */
+	uint64_t pages;
+} loop;
+
+/* loop_wanted() - the page @p as it must be at @generation */
+static const void *loop_wanted(uint64_t p, uint64_t generation)
+{
+	static uint64_t page[GW_WORDS];
+
+	if (generation & IS_ZERO)
+		memset(page, 0, GW_PAGE);
+	else
+		gw_loop_make(page, p, conf.loop_bytes, conf.loop_every,
+			     generation);
+	return page;
+}
+
+/* loop_recognise() - what else the page may be, for a person */
+static const char *loop_recognise(uint64_t p)
+{
+	const void *page = loop.page[p];
+	uint64_t now = loop.generation[p] & ~IS_ZERO;
+
+	if (is_zero(page))
+		return "zero";
+	for (uint64_t back = 1; back < 64 && back < now; back++)
+		if (!memcmp(page, loop_wanted(p, now - back), GW_PAGE))
+			return "stale";
+	return "mixed";
+}
+
+static void loop_verify(uint64_t p)
+{
+	const uint64_t *page = (const uint64_t *)loop.page[p];
+	uint64_t generation = loop.generation[p], has, word = 0;
+	const uint64_t *want = loop_wanted(p, generation);
+
+	atomic_fetch_add_explicit(&dirty_verified, 1, memory_order_relaxed);
+	if (!memcmp(page, want, GW_PAGE))
+		return;
+	while (word < GW_WORDS - 1 && page[word] == want[word])
+		word++;
+	has = page[word];
+	bad("loop page=%" PRIu64 " va=%p %s want=%s%" PRIu64 " word=%" PRIu64
+	    " has=%016" PRIx64, p, (const void *)page, loop_recognise(p),
+	    generation & IS_ZERO ? "zero:" : "", generation & ~IS_ZERO, word,
+	    has);
+}
+
+static void loop_prepare(void)
+{
+	loop.pages = conf.loop_mib * MIB / GW_PAGE;
+	if (!loop.pages)
+		return;
+	loop.page = get_memory(loop.pages * GW_PAGE, "gw.loop");
+	loop.generation = get_memory(loop.pages * 8, "gw.loop");
+	for (uint64_t p = 0; p < loop.pages; p++) {
+		gw_loop_make(loop.page[p], p, conf.loop_bytes, conf.loop_every,
+			     1);
+		loop.generation[p] = 1;
+	}
+}
+
+static void loop_rewrite(uint64_t p)
+{
+	uint64_t from = loop.generation[p], to = (from & ~IS_ZERO) + 1;
+
+	if (conf.loop_blank && to % conf.loop_blank == 0) {
+		loop_verify(p);
+		memset(loop.page[p], 0, GW_PAGE);
+		to |= IS_ZERO;
+	} else if (from & IS_ZERO) {
+		loop_verify(p);
+		gw_loop_make(loop.page[p], p, conf.loop_bytes, conf.loop_every,
+			     to);
+	} else {
+		gw_loop_change(loop.page[p], p, conf.loop_bytes,
+			       conf.loop_every, from, to);
+	}
+	loop.generation[p] = to;
+}
+
+static void *loop_run(void *arg)
+{
+	struct pace pace = pace_start(conf.loop_rate);
+	uint64_t at = 0, sweep = 0;
+
+	for (;;) {
+		for (uint64_t i = 0; i < pace.batch; i++) {
+			loop_rewrite(at);
+			at = (at + 1) % loop.pages;
+			if (at % SWEEP_EVERY)
+				continue;
+			loop_verify(sweep);
+			sweep = (sweep + 1) % loop.pages;
+		}
+		atomic_fetch_add_explicit(&loop_written, pace.batch,
+					  memory_order_relaxed);
+		pace_wait(&pace);
 	}
 	return arg;
 }
@@ -522,11 +674,104 @@ static void direct_start(void)
 		start(direct_run, (void *)(i + 1));
 }
 
+/* The writer to the disk ------------------------------------------------- */
+
+static struct {
+	int fd;
+	uint64_t *generation;	/* what each block must hold */
+	uint64_t blocks;
+	struct gw_page *buffer;	/* DISK_RUN of them */
+} disk;
+
+#define DISK_RUN 64
+
+static void disk_io(bool out, uint64_t block, uint64_t n)
+{
+	ssize_t want = n * GW_PAGE;
+	ssize_t done = out ? pwrite(disk.fd, disk.buffer, want, block * GW_PAGE)
+			   : pread(disk.fd, disk.buffer, want, block * GW_PAGE);
+
+	if (done == want)
+		return;
+	bad("disk block=%" PRIu64 " %s=%zd %s", block, out ? "write" : "read",
+	    done, done < 0 ? strerror(errno) : "short");
+	sleep_until(now_ns() + NS_PER_S / 10);
+}
+
+/* All of @n blocks: what was written last, and nothing else. */
+static void disk_verify(uint64_t block, uint64_t n)
+{
+	disk_io(false, block, n);
+	for (uint64_t i = 0; i < n; i++) {
+		const struct gw_page *b = &disk.buffer[i];
+
+		if (gw_page_ok(b, block + i, disk.generation[block + i]))
+			continue;
+		bad("disk block=%" PRIu64 " want=%" PRIu64 " has magic=%" PRIx64
+		    " number=%" PRIu64 " generation=%" PRIu64, block + i,
+		    disk.generation[block + i], b->magic, b->number,
+		    b->generation);
+	}
+	atomic_fetch_add_explicit(&direct_verified, n, memory_order_relaxed);
+}
+
+static void disk_prepare(void)
+{
+	size_t body = sizeof(disk.buffer->body) / 8;
+	off_t size;
+
+	if (!conf.disk_mib)
+		return;
+	disk.fd = open(DISK_PATH, O_RDWR | O_DIRECT);
+	if (disk.fd < 0)
+		give_up("gw.disk: %s: %s", DISK_PATH, strerror(errno));
+	size = lseek(disk.fd, 0, SEEK_END);
+	disk.blocks = conf.disk_mib * MIB / GW_PAGE;
+	if (size < (off_t)(conf.disk_mib * MIB))
+		give_up("gw.disk=%" PRIu64 ": %s has %jd bytes only",
+			conf.disk_mib, DISK_PATH, (intmax_t)size);
+	disk.generation = get_memory(disk.blocks * 8, "gw.disk");
+	disk.buffer = get_memory(DISK_RUN * GW_PAGE, "gw.disk");
+	for (uint64_t b = 0; b < disk.blocks; b += DISK_RUN) {
+		for (uint64_t i = 0; i < DISK_RUN; i++) {
+			gw_page_make(&disk.buffer[i], b + i, 1, body);
+			disk.generation[b + i] = 1;
+		}
+		disk_io(true, b, DISK_RUN);
+	}
+}
+
+static void *disk_run(void *arg)
+{
+	size_t body = sizeof(disk.buffer->body) / 8;
+	uint64_t sweep = 0, due = now_ns();
+
+	for (uint64_t count = 0;; count++) {
+		uint64_t b = gw_mix(count) % disk.blocks;
+
+		disk_verify(b, 1);
+		gw_page_make(disk.buffer, b, ++disk.generation[b], body);
+		disk_io(true, b, 1);
+		if (count % 16 == 0) {
+			disk_verify(sweep, DISK_RUN);
+			sweep = (sweep + DISK_RUN) % disk.blocks;
+		}
+		if (!conf.disk_rate)
+			continue;
+		due += NS_PER_S / conf.disk_rate;
+		if (now_ns() > due + NS_PER_S / 10)
+			due = now_ns();
+		sleep_until(due);
+	}
+	return arg;
+}
+
 /* Ticks ------------------------------------------------------------------ */
 
 static void __attribute__((noreturn)) tick_run(void)
 {
 	uint64_t interval = conf.tick_ms * NS_PER_MS;
+	char looped[32] = "";
 	uint64_t due, now;
 
 	/* a busy guest must not delay its own clock */
@@ -536,11 +781,14 @@ static void __attribute__((noreturn)) tick_run(void)
 	due = now_ns();
 	for (uint64_t n = 1; ; n++) {
 		now = now_ns();
+		if (loop.pages)
+			snprintf(looped, sizeof(looped), " loop=%" PRIu64,
+				 atomic_load(&loop_written));
 		say("tick %" PRIu64 " %" PRIu64 " sum=%016" PRIx64
-		    " dirty=%" PRIu64 " direct=%" PRIu64 " bad=%" PRIu64,
+		    " dirty=%" PRIu64 " direct=%" PRIu64 " bad=%" PRIu64 "%s",
 		    n, now / NS_PER_MS, file.sum,
 		    atomic_load(&dirty_verified), atomic_load(&direct_verified),
-		    atomic_load(&bad_count));
+		    atomic_load(&bad_count), looped);
 		file_step(file.slice);
 		touch_step(1 + conf.tick_ms / 4);
 		/* a line that could not be written in time is late, not lost */
@@ -583,7 +831,7 @@ static void parse_option(const char *option)
 	const struct {
 		const char *name;
 		const char *form;
-		uint64_t *to[3];
+		uint64_t *to[4];
 		int n;
 	} known[] = {
 		{ "tick", "MS", { &conf.tick_ms }, 1 },
@@ -594,13 +842,19 @@ static void parse_option(const char *option)
 		{ "dirty", "MIB:PAGES_PER_S[:BYTES]",
 		  { &conf.dirty_mib, &conf.dirty_rate, &conf.dirty_bytes }, 3 },
 		{ "zero", "PERCENT", { &conf.zero_percent }, 1 },
+		{ "loop", "MIB:PAGES_PER_S[:BYTES:EVERY]",
+		  { &conf.loop_mib, &conf.loop_rate, &conf.loop_bytes,
+		    &conf.loop_every }, 4 },
+		{ "blank", "N", { &conf.loop_blank }, 1 },
 		{ "direct", "KIB[:THREADS]",
 		  { &conf.direct_kib, &conf.direct_threads }, 2 },
+		{ "disk", "MIB[:BLOCKS_PER_S]",
+		  { &conf.disk_mib, &conf.disk_rate }, 2 },
 	};
 	size_t len = strcspn(option, "=");
 
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
-		uint64_t *to[3];
+		uint64_t *to[4];
 
 		if (strlen(known[i].name) != len ||
 		    strncmp(known[i].name, option, len))
@@ -637,6 +891,13 @@ static void parse_cmdline(void)
 	if (conf.zero_percent > 100)
 		give_up("gw.zero=%" PRIu64 ": want 0 to 100",
 			conf.zero_percent);
+	if (!conf.loop_bytes || conf.loop_bytes > conf.loop_every)
+		give_up("gw.loop: BYTES %" PRIu64 " of every %" PRIu64
+			" cannot change: want 1 <= BYTES <= EVERY",
+			conf.loop_bytes, conf.loop_every);
+	if (conf.loop_blank == 1)
+		give_up("gw.blank=1 leaves no page that is not zero: want 2 or"
+			" more");
 	if (conf.direct_kib % 4 || conf.direct_kib > 65536 ||
 	    !conf.direct_threads || conf.direct_threads > 64)
 		give_up("gw.direct=%" PRIu64 ":%" PRIu64 ": want KIB a multiple"
@@ -669,8 +930,14 @@ int main(void)
 	clear_write();
 	touch_write();
 	dirty_prepare();
+	disk_prepare();
 	if (dirty.pages)
 		start(dirty_run, NULL);
+	loop_prepare();
+	if (loop.pages)
+		start(loop_run, NULL);
 	direct_start();
+	if (conf.disk_mib)
+		start(disk_run, NULL);
 	tick_run();
 }

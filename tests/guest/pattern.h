@@ -16,6 +16,7 @@
 
 #define GW_PAGE		4096
 #define GW_WORDS	(GW_PAGE / 8)
+#define GW_LOOP_SEED	0x706f6f6cULL
 #define GW_MAGIC	0x5449574447545347ULL	/* "GSTGDWIT" in memory */
 
 /* gw_mix() - spread @x over all 64 bits (the finaliser of splitmix64) */
@@ -104,6 +105,41 @@ static inline bool gw_page_ok(const struct gw_page *p, uint64_t number,
 {
 	return p->magic == GW_MAGIC && p->number == number &&
 	       p->generation == generation && p->sum == gw_page_sum(p);
+}
+
+/*
+ * A page of gw.loop.  The area is the pattern of its page numbers, and @len
+ * bytes every @every of it, runs that may cross from one page to the next, have
+ * something added that depends on the page's generation: other values for any
+ * two generations less than 256 apart, and if a run has two bytes or more, less
+ * than 65536 apart.  Generation 0 adds nothing.
+ */
+static inline uint8_t gw_loop_add(uint64_t generation, uint64_t byte)
+{
+	return generation + (generation >> 8) * byte;
+}
+
+/* gw_loop_change() - bring a page from generation @from to @to */
+static inline void gw_loop_change(uint8_t *page, uint64_t number, uint64_t len,
+				  uint64_t every, uint64_t from, uint64_t to)
+{
+	uint64_t start = number * GW_PAGE, end = start + GW_PAGE;
+
+	for (uint64_t at = start / every * every; at < end; at += every) {
+		uint64_t first = at < start ? start - at : 0;
+		uint64_t stop = at + len > end ? end - at : len;
+
+		for (uint64_t i = first; i < stop; i++)
+			page[at - start + i] +=
+				gw_loop_add(to, i) - gw_loop_add(from, i);
+	}
+}
+
+static inline void gw_loop_make(void *page, uint64_t number, uint64_t len,
+				uint64_t every, uint64_t generation)
+{
+	gw_fill(page, GW_WORDS, number ^ GW_LOOP_SEED);
+	gw_loop_change(page, number, len, every, 0, generation);
 }
 
 /* A 4 KiB block of the test disk: its number, then a pattern. */

@@ -668,7 +668,7 @@ static void after_zero_the_delta_is_against_zero(void)
 	CHECK(gw_cache_delta(&c, 0, 3, b, delta) == 3);
 	CHECK(delta[0] == 5 && delta[1] == 1 && delta[2] == 9);
 	gw_cache_set_zero(&c, 0, 3);
-	CHECK(gw_cache_delta(&c, 0, 3, a, delta) == -1); /* overflow */
+	CHECK(gw_cache_delta(&c, 0, 3, a, delta) == GW_CACHE_OVERFLOW); /* overflow */
 	CHECK(stats(&c).overflows == 1 && stats(&c).hits == 3);
 	gw_cache_forget(&c, 0, 3);
 	CHECK(gw_cache_delta(&c, 0, 3, a, delta) == -1);

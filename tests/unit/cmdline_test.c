@@ -377,6 +377,7 @@ static void options_of_run(void)
 	CHECK(!strcmp(c.env[1], "GODWIT_AGENT=/r/vm/agent.sock"));
 	CHECK(strstr(c.monitors, "path = \"/r/vm/qmp.sock\""));
 	CHECK(strstr(c.monitors, "path = \"/r/vm/status.sock\""));
+	CHECK(strstr(c.monitors, "path = \"/r/vm/front.sock\""));
 	gw_cmdline_fini(&c);
 	req.incoming = false;
 	CHECK(rewrite("-incoming defer", &req, &c) == 0 && c.incoming);

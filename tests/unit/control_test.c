@@ -66,6 +66,15 @@ static struct godwit_params limits(int64_t downtime_ms)
 	return p;
 }
 
+static enum gw_verdict decide(struct gw_converge *c,
+			      const struct godwit_params *p, unsigned int pass,
+			      uint64_t remaining, uint64_t bandwidth)
+{
+	struct gw_converge_pass x = { pass, c->last, remaining, bandwidth };
+
+	return gw_converge_decide(c, p, &x);
+}
+
 /* A guest that stops writing: each pass leaves less. */
 static void a_calm_guest_converges(void)
 {
@@ -74,7 +83,7 @@ static void a_calm_guest_converges(void)
 	uint64_t left = 1 << 30;
 	unsigned int pass = 1;
 
-	while (gw_converge_decide(&c, &p, pass, left, 1 << 30) == GW_GO_ON) {
+	while (decide(&c, &p, pass, left, 1 << 30) == GW_GO_ON) {
 		left /= 4;
 		REQUIRE(pass++ < 40);
 	}
@@ -87,9 +96,8 @@ static void a_steady_guest_switches_at_once(void)
 	struct godwit_params p = limits(300);
 	struct gw_converge c = { 0 };
 
-	CHECK(gw_converge_decide(&c, &p, 1, 8 << 20, 1 << 30) == GW_GO_ON);
-	CHECK(gw_converge_decide(&c, &p, 2, 8 << 20, 1 << 30) ==
-	      GW_SWITCH_OVER);
+	CHECK(decide(&c, &p, 1, 8 << 20, 1 << 30) == GW_GO_ON);
+	CHECK(decide(&c, &p, 2, 8 << 20, 1 << 30) == GW_SWITCH_OVER);
 }
 
 static void a_busy_guest_is_given_up(void)
@@ -100,7 +108,7 @@ static void a_busy_guest_is_given_up(void)
 	enum gw_verdict v;
 
 	do
-		v = gw_converge_decide(&c, &p, pass, 500 << 20, 1 << 30);
+		v = decide(&c, &p, pass, 500 << 20, 1 << 30);
 	while (v == GW_GO_ON && pass++ < 100);
 	CHECK(v == GW_GIVE_UP);
 	CHECK(pass == 1 + p.stall_passes);
@@ -108,42 +116,259 @@ static void a_busy_guest_is_given_up(void)
 	c = (struct gw_converge){ 0 };
 	p.stall_passes = 0;
 	for (pass = 1; pass < 1000; pass++)
-		CHECK(gw_converge_decide(&c, &p, pass, 500 << 20, 1 << 30) ==
-		      GW_GO_ON);
+		CHECK(decide(&c, &p, pass, 500 << 20, 1 << 30) == GW_GO_ON);
 	p.max_passes = 1000;
-	CHECK(gw_converge_decide(&c, &p, 1000, 500 << 20, 1 << 30) ==
-	      GW_GIVE_UP);
+	CHECK(decide(&c, &p, 1000, 500 << 20, 1 << 30) == GW_GIVE_UP);
 }
 
-/* Against a simulated guest: whatever the rates, a verdict comes, and a
- * switch-over is never given beyond the limit. */
+/* --- the throttle ------------------------------------------------------- */
+
+/* Every second pass that leaves more than half of what it sent is a step. */
+static void bad_passes_throttle_step_by_step(void)
+{
+	static const uint32_t want[] = { 0, 20, 20, 30, 30, 40, 40 };
+	struct godwit_params p = limits(10);
+	struct gw_converge c = { 0 };
+	struct gw_converge_pass x = { .sent = 100 << 20, .bandwidth = 1 << 20 };
+
+	p.auto_converge = true;
+	for (x.pass = 1; x.pass <= 7; x.pass++) {
+		x.remaining = 51 << 20;
+		CHECK(gw_converge_decide(&c, &p, &x) == GW_GO_ON);
+		CHECK(c.throttle == want[x.pass - 1]);
+	}
+	/* Better ones leave it where it is, and are not counted. */
+	x.remaining = 49 << 20;
+	for (int i = 0; i < 5; i++, x.pass++)
+		CHECK(gw_converge_decide(&c, &p, &x) == GW_GO_ON);
+	CHECK(c.throttle == 40);
+	/* The rest of the way, and no further. */
+	x.remaining = 60 << 20;
+	for (int i = 0; i < 20; i++, x.pass++) {
+		CHECK(gw_converge_decide(&c, &p, &x) == GW_GO_ON);
+		CHECK(c.throttle <= 99);
+	}
+	CHECK(c.throttle == 99);
+	for (int i = 0; i < 9; i++, x.pass++)
+		gw_converge_decide(&c, &p, &x);
+	CHECK(gw_converge_decide(&c, &p, &x) == GW_GIVE_UP);
+}
+
+/* What is changed meanwhile counts from then on. */
+static void the_throttle_follows_its_parameters(void)
+{
+	struct godwit_params p = limits(10);
+	struct gw_converge c = { 0 };
+	struct gw_converge_pass x = { .pass = 1,
+				      .sent = 100 << 20,
+				      .remaining = 90 << 20,
+				      .bandwidth = 1 << 20 };
+
+	p.auto_converge = true;
+	p.cpu_throttle_initial = 50;
+	for (; x.pass <= 2; x.pass++)
+		gw_converge_decide(&c, &p, &x);
+	CHECK(c.throttle == 50);
+	p.cpu_throttle_increment = 33;
+	for (; x.pass <= 4; x.pass++)
+		gw_converge_decide(&c, &p, &x);
+	CHECK(c.throttle == 83);
+	p.max_cpu_throttle = 60;
+	gw_converge_decide(&c, &p, &x);
+	CHECK(c.throttle == 60);
+	p.throttle_trigger_threshold = 95; /* now these are good ones */
+	p.max_cpu_throttle = 99;
+	for (x.pass = 6; x.pass <= 8; x.pass++)
+		gw_converge_decide(&c, &p, &x);
+	CHECK(c.throttle == 60);
+}
+
+/* Passes that are good enough and lead nowhere end in a step too. */
+static void a_stall_throttles_before_it_gives_up(void)
+{
+	struct godwit_params p = limits(10);
+	struct gw_converge c = { 0 };
+	unsigned int pass = 1;
+
+	p.auto_converge = true;
+	p.throttle_trigger_threshold = 100;
+	p.max_cpu_throttle = 30;
+	while (decide(&c, &p, pass, 500 << 20, 1 << 30) == GW_GO_ON)
+		REQUIRE(pass++ < 100);
+	CHECK(c.throttle == 30);
+	CHECK(pass > 3 * p.stall_passes && pass < 4 * p.stall_passes);
+	/* Where it cannot be done, the first stall is the last. */
+	c = (struct gw_converge){ .cannot_throttle = true };
+	for (pass = 1; decide(&c, &p, pass, 500 << 20, 1 << 30) == GW_GO_ON;)
+		REQUIRE(pass++ < 100);
+	CHECK(c.throttle == 0 && pass == 1 + p.stall_passes);
+}
+
+/* --- the most that is allowed -------------------------------------------- */
+
+/* What is left goes up and down: taken where it is down. */
+static void a_dip_is_waited_for(void)
+{
+	static const uint64_t wave[] = { 50, 80, 95, 99, 95, 80 }; /* MiB */
+	struct godwit_params p = limits(10);
+	struct gw_converge c = { 0 };
+	unsigned int pass = 1;
+	enum gw_verdict v;
+
+	p.max_downtime_ns = 90 * GW_NS_PER_MS; /* at 1 GiB/s: 92 MiB */
+	do
+		v = decide(&c, &p, pass, wave[pass % 6] << 20, 1 << 30);
+	while (v == GW_GO_ON && pass++ < 100);
+	CHECK(v == GW_SWITCH_OVER && c.last == 50 << 20);
+	CHECK(pass > p.stall_passes);
+}
+
+/* It never comes down so far, or only once long ago: no switch-over. */
+static void what_does_not_fit_is_given_up(void)
+{
+	struct godwit_params p = limits(10);
+	struct gw_converge c = { 0 };
+	unsigned int pass = 1;
+	enum gw_verdict v;
+
+	p.max_downtime_ns = 90 * GW_NS_PER_MS;
+	do
+		v = decide(&c, &p, pass, (pass == 3 ? 50 : 200) << 20,
+			   1 << 30);
+	while (v == GW_GO_ON && pass++ < 100);
+	CHECK(v == GW_GIVE_UP && pass < 50);
+	/* max-passes is the end of hope, too. */
+	c = (struct gw_converge){ 0 };
+	p.max_passes = 4;
+	for (pass = 1; pass < 4; pass++)
+		CHECK(decide(&c, &p, pass, 200 << 20, 1 << 30) == GW_GO_ON);
+	CHECK(decide(&c, &p, 4, 200 << 20, 1 << 30) == GW_GIVE_UP);
+	c = (struct gw_converge){ 0 };
+	for (pass = 1; pass < 4; pass++)
+		CHECK(decide(&c, &p, pass, 60 << 20, 1 << 30) == GW_GO_ON);
+	CHECK(decide(&c, &p, 4, 60 << 20, 1 << 30) == GW_SWITCH_OVER);
+}
+
+/* With stall-passes 0 nothing is given up, and what fits is taken. */
+static void the_most_is_taken_without_an_end_too(void)
+{
+	struct godwit_params p = limits(10);
+	struct gw_converge c = { 0 };
+	unsigned int pass;
+
+	p.stall_passes = 0;
+	p.max_downtime_ns = 90 * GW_NS_PER_MS;
+	for (pass = 1; pass < 500; pass++)
+		CHECK(decide(&c, &p, pass, 200 << 20, 1 << 30) == GW_GO_ON);
+	for (; decide(&c, &p, pass, 60 << 20, 1 << 30) == GW_GO_ON;)
+		REQUIRE(pass++ < 600);
+	CHECK(c.last == 60 << 20);
+}
+
+/* --- a model of a guest --------------------------------------------------- */
+
+/* It writes at @rate into a working set, with a wave of its own. */
+struct model {
+	uint64_t ws;
+	double rate, wave, phase;
+};
+
+/* What it has dirtied after @s seconds at @percent throttle. */
+static uint64_t model_dirties(struct model *m, double s, uint32_t percent)
+{
+	double rate = m->rate * (100 - percent) / 100;
+	double n;
+
+	m->phase += s;
+	rate *= 1 + m->wave * ((long)(m->phase * 3) % 2 ? 1 : -1);
+	n = s * rate;
+	return n < (double)m->ws ? (uint64_t)n : m->ws;
+}
+
+/*
+ * Whatever the rates: a verdict comes; a switch-over is never beyond what was
+ * allowed; where full throttle or the allowed downtime would do, it is no
+ * giving up.
+ */
+static void run_model(struct model *m, const struct godwit_params *p,
+		      uint64_t bw)
+{
+	struct gw_converge c = { 0 };
+	struct gw_converge_pass x = { .sent = m->ws, .bandwidth = bw };
+	enum gw_verdict v = GW_GO_ON;
+	int64_t allowed = p->downtime_limit_ns, estimate;
+	uint32_t before = 0;
+
+	if (allowed < p->max_downtime_ns)
+		allowed = p->max_downtime_ns;
+	while (v == GW_GO_ON && ++x.pass < 100000) {
+		double s = (double)x.sent / (double)bw;
+
+		x.remaining = model_dirties(m, s < 0.05 ? 0.05 : s,
+					    c.throttle);
+		v = gw_converge_decide(&c, p, &x);
+		CHECK(c.throttle >= before && c.throttle <= 99);
+		CHECK(p->auto_converge || !c.throttle);
+		before = c.throttle;
+		x.sent = x.remaining;
+	}
+	CHECK(v != GW_GO_ON);
+	estimate = gw_converge_estimate(c.last, bw);
+	if (v == GW_SWITCH_OVER)
+		CHECK(estimate <= allowed);
+	if (v == GW_GIVE_UP && p->auto_converge)
+		CHECK(c.throttle == p->max_cpu_throttle);
+	if (v == GW_GIVE_UP && m->wave == 0)
+		CHECK(estimate > allowed);
+}
+
 static void any_guest_gets_a_verdict(void)
 {
 	uint64_t seed = test_seed();
 
-	for (int i = 0; i < 2000; i++) {
+	for (int i = 0; i < 5000; i++) {
 		struct godwit_params p =
 			limits((int64_t)(test_rand(&seed) % 1000));
 		uint64_t bw = 1 + test_rand(&seed) % (4ULL << 30);
-		uint64_t rate = test_rand(&seed) % (8ULL << 30);
-		uint64_t ws = test_rand(&seed) % (1ULL << 32);
-		uint64_t left = ws;
-		struct gw_converge c = { 0 };
-		enum gw_verdict v = GW_GO_ON;
-		unsigned int pass = 0;
+		struct model m = {
+			.ws = test_rand(&seed) % (1ULL << 32),
+			.rate = (double)(test_rand(&seed) % (8ULL << 30)),
+		};
 
-		while (v == GW_GO_ON && ++pass < 100000) {
-			v = gw_converge_decide(&c, &p, pass, left, bw);
-			left = (uint64_t)((double)left / (double)bw *
-					  (double)rate);
-			left = left > ws ? ws : left;
-		}
-		CHECK(v != GW_GO_ON);
-		if (v == GW_SWITCH_OVER)
-			CHECK(gw_converge_estimate(c.last, bw) <=
-			      p.downtime_limit_ns);
+		if (i % 2)
+			m.wave = (double)(test_rand(&seed) % 100) / 100;
+		p.auto_converge = i % 4 >= 2;
+		if (i % 8 >= 4)
+			p.max_downtime_ns = (int64_t)(test_rand(&seed) %
+						      (10 * GW_NS_PER_S));
+		if (i % 16 >= 8)
+			p.max_cpu_throttle =
+				20 + (uint32_t)(test_rand(&seed) % 80);
+		run_model(&m, &p, bw);
 	}
 }
+
+/* Slowed down enough, a guest five times as fast as the link converges. */
+static void throttling_makes_a_fast_guest_converge(void)
+{
+	struct godwit_params p = limits(300);
+	struct model m = { .ws = 2ULL << 30, .rate = 5.0 * (1 << 30) };
+	struct gw_converge c = { 0 };
+	struct gw_converge_pass x = { .sent = m.ws, .bandwidth = 1 << 30 };
+	enum gw_verdict v = GW_GO_ON;
+
+	p.auto_converge = true;
+	while (v == GW_GO_ON) {
+		REQUIRE(++x.pass < 100);
+		x.remaining = model_dirties(&m, (double)x.sent / (1 << 30),
+					    c.throttle);
+		v = gw_converge_decide(&c, &p, &x);
+		x.sent = x.remaining;
+	}
+	CHECK(v == GW_SWITCH_OVER && c.throttle >= 80);
+}
+
+/* --- the limiter ---------------------------------------------------------- */
 
 static void the_limiter_asks_for_the_time(void)
 {
@@ -155,6 +380,24 @@ static void the_limiter_asks_for_the_time(void)
 	gw_limit_init(&l, 1 << 20);
 	wait = gw_limit_spend(&l, 1 << 20);
 	CHECK(wait > 980 * GW_NS_PER_MS && wait <= GW_NS_PER_S);
+}
+
+/* What is owed is owed in bytes: at another rate it takes another time. */
+static void the_limiter_follows_another_rate_at_once(void)
+{
+	struct gw_limit l;
+	int64_t wait;
+
+	gw_limit_init(&l, 1 << 20);
+	gw_limit_spend(&l, 64 << 20); /* a minute */
+	gw_limit_set(&l, 64 << 20);
+	wait = gw_limit_spend(&l, 0);
+	CHECK(wait > 900 * GW_NS_PER_MS && wait <= GW_NS_PER_S);
+	gw_limit_set(&l, 0);
+	CHECK(gw_limit_spend(&l, 1 << 30) == 0);
+	/* And what was free is not owed afterwards. */
+	gw_limit_set(&l, 1 << 20);
+	CHECK(gw_limit_spend(&l, 0) == 0);
 }
 
 static void statistics_have_qemus_names(void)
@@ -189,8 +432,16 @@ int main(void)
 	RUN(a_calm_guest_converges);
 	RUN(a_steady_guest_switches_at_once);
 	RUN(a_busy_guest_is_given_up);
+	RUN(bad_passes_throttle_step_by_step);
+	RUN(the_throttle_follows_its_parameters);
+	RUN(a_stall_throttles_before_it_gives_up);
+	RUN(a_dip_is_waited_for);
+	RUN(what_does_not_fit_is_given_up);
+	RUN(the_most_is_taken_without_an_end_too);
 	RUN(any_guest_gets_a_verdict);
+	RUN(throttling_makes_a_fast_guest_converge);
 	RUN(the_limiter_asks_for_the_time);
+	RUN(the_limiter_follows_another_rate_at_once);
 	RUN(statistics_have_qemus_names);
 	return test_done();
 }

@@ -821,7 +821,7 @@ static void peer_gets_eof_last(void)
 	static struct gw_stream st;
 	struct gw_error err = { 0 };
 	struct gw_sink *s = gw_sink_stream(&peer_out, &p, &err);
-	enum gw_stream_kind seen[16];
+	enum gw_stream_kind seen[20];
 	struct gw_reader r;
 	struct model m;
 	int n = 0;
@@ -842,19 +842,20 @@ static void peer_gets_eof_last(void)
 	CHECK(gw_sink_nbytes(s) == p.len);
 	gw_reader_init_mem(&r, p.data, p.len);
 	gw_stream_init(&st, &r, 0);
-	while (n < 16 && !gw_stream_next(&st, &ev)) {
+	while (n < 20 && !gw_stream_next(&st, &ev)) {
 		seen[n++] = ev.kind;
 		if (ev.kind == GW_STREAM_TAIL)
 			break;
 	}
 	static const enum gw_stream_kind want[] = {
 		GW_STREAM_CONFIG,      GW_STREAM_COMMAND, GW_STREAM_COMMAND,
-		GW_STREAM_SECTION,     GW_STREAM_TABLE,	  GW_STREAM_SECTION_END,
-		GW_STREAM_SECTION,     GW_STREAM_ZERO,	  GW_STREAM_ZERO,
-		GW_STREAM_SECTION_END, GW_STREAM_SECTION, GW_STREAM_SECTION_END,
+		GW_STREAM_SECTION,     GW_STREAM_TABLE,	  GW_STREAM_EOS,
+		GW_STREAM_SECTION_END, GW_STREAM_SECTION, GW_STREAM_ZERO,
+		GW_STREAM_ZERO,	       GW_STREAM_EOS,	  GW_STREAM_SECTION_END,
+		GW_STREAM_SECTION,     GW_STREAM_EOS,	  GW_STREAM_SECTION_END,
 		GW_STREAM_TAIL,
 	};
-	CHECK(n == 13 && !memcmp(seen, want, sizeof(want)));
+	CHECK(n == 16 && !memcmp(seen, want, sizeof(want)));
 	CHECK(st.return_path && st.have_end);
 	CHECK(!memcmp(p.data + r.offset, sections, sections_len));
 	gw_sink_close(s);

@@ -151,6 +151,7 @@ static void streams_come_back(void)
 	REQUIRE(next(GW_STREAM_SECTION) && ev.item == GW_ITEM_SECTION_START);
 	REQUIRE(next(GW_STREAM_TABLE) && s.ram.table.n == 2 &&
 		s.ram.table.total == 20 * 4096 && s.ram_id == 7);
+	REQUIRE(next(GW_STREAM_EOS) && ev.item == GW_ITEM_SECTION_START);
 	REQUIRE(next(GW_STREAM_SECTION_END) && !s.nparts);
 	REQUIRE(next(GW_STREAM_SECTION) && ev.item == GW_ITEM_SECTION_PART);
 	REQUIRE(next(GW_STREAM_PAGE) && ev.block == 0 && ev.addr == 0x3000 &&
@@ -163,10 +164,12 @@ static void streams_come_back(void)
 		!ev.delta_len);
 	REQUIRE(next(GW_STREAM_ZERO) && ev.block == 1 && ev.addr == 0x3000);
 	REQUIRE(next(GW_STREAM_FLUSH));
+	REQUIRE(next(GW_STREAM_EOS) && ev.item == GW_ITEM_SECTION_PART);
 	REQUIRE(next(GW_STREAM_SECTION_END) && s.nparts == 1 && !s.have_end);
 	REQUIRE(next(GW_STREAM_COMMAND) &&
 		ev.command.id == GW_CMD_SWITCHOVER_START);
 	REQUIRE(next(GW_STREAM_SECTION) && ev.item == GW_ITEM_SECTION_END);
+	REQUIRE(next(GW_STREAM_EOS) && !s.have_end);
 	REQUIRE(next(GW_STREAM_SECTION_END) && s.have_end);
 	REQUIRE(next(GW_STREAM_TAIL));
 	CHECK(r.offset == file_len - 1); /* EOF is the caller's */

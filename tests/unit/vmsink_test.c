@@ -760,7 +760,6 @@ static void arrive(struct source *s, struct gw_vm *vm, const char *set,
 	CHECK(chan != NULL);
 	CHECK(!pthread_create(&t, NULL, run_source, s));
 	o->r = gw_accept_run(&a, chan, &o->err);
-	gw_chan_close(chan);
 	pthread_join(t, NULL);
 	gw_listener_close(a.listener);
 	o->stats = progress.now;

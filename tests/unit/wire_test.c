@@ -11,6 +11,7 @@
 #include "wire/devstream.h"
 #include "wire/hello.h"
 #include "wire/ram.h"
+#include "wire/disks.h"
 #include "wire/record.h"
 #include "wire/section.h"
 
@@ -321,6 +322,79 @@ static void error_texts_are_harmless(void)
 	      got.fault == GW_FAULT_FAILED);
 }
 
+/* Of a DISKS record with these bytes as payload, and what was got. */
+static int get_disks(const void *p, size_t len, struct gw_disks *d)
+{
+	struct gw_record rec;
+	struct gw_reader r;
+
+	begin();
+	gw_record_put(&sink.w, GW_RECORD_DISKS, true, (uint32_t)len);
+	gw_write_bytes(&sink.w, p, len);
+	/* What a reader that goes too far finds. */
+	for (int i = 0; i < 64; i++)
+		gw_write_u8(&sink.w, 1);
+	done(&r);
+	gw_read_u8(&r);
+	CHECK(!gw_record_get(&r, &rec) && rec.mandatory);
+	return -gw_disks_get(&r, &rec, d);
+}
+
+static void disks_come_back(void)
+{
+	static struct gw_disks d = { .n = 2 }, got;
+	struct gw_record rec;
+	struct gw_reader r;
+	uint64_t done_bytes, total;
+
+	memset(d.disk[0].name, 'x', GW_DISK_NAME_MAX);
+	d.disk[0].size = 512;
+	snprintf(d.disk[1].name, sizeof(d.disk[1].name), "disk0");
+	d.disk[1].size = 1ULL << 40;
+	d.disk[1].backing = true;
+	begin();
+	gw_disks_put(&sink.w, &d);
+	gw_disks_put_progress(&sink.w, 5, 7);
+	done(&r);
+	CHECK(gw_read_u8(&r) == GW_ITEM_RECORD && !gw_record_get(&r, &rec));
+	CHECK(rec.type == GW_RECORD_DISKS && rec.mandatory);
+	CHECK(!gw_disks_get(&r, &rec, &got));
+	CHECK(got.n == 2 && !strcmp(got.disk[0].name, d.disk[0].name) &&
+	      got.disk[0].size == 512 && !got.disk[0].backing);
+	CHECK(!strcmp(got.disk[1].name, "disk0") &&
+	      got.disk[1].size == 1ULL << 40 && got.disk[1].backing);
+	CHECK(gw_read_u8(&r) == GW_ITEM_RECORD && !gw_record_get(&r, &rec));
+	CHECK(rec.type == GW_RECORD_DISKS_PROGRESS && !rec.mandatory);
+	CHECK(!gw_disks_get_progress(&r, &rec, &done_bytes, &total));
+	CHECK(done_bytes == 5 && total == 7);
+}
+
+static void disks_are_checked(void)
+{
+#define DISK(size_hi, size_lo, flags) \
+	"\2d0\0\0\0\0\0\0" size_hi size_lo flags
+#define GET(s) get_disks(s, sizeof(s) - 1, &d)
+	static struct gw_disks d;
+
+	CHECK(GET("\0\1" DISK("\2", "\0", "\1")) == 0);
+	CHECK(GET("\0\1" DISK("\2", "\1", "\0")) == EPROTO); /* no sectors */
+	CHECK(GET("\0\1" DISK("\0", "\0", "\0")) == EPROTO); /* empty */
+	CHECK(GET("\0\1" DISK("\2", "\0", "\2")) == EPROTO); /* flag */
+	CHECK(GET("\0\2" DISK("\2", "\0", "\0")
+		  DISK("\2", "\0", "\0")) == EPROTO); /* twice */
+	CHECK(GET("\0\2" DISK("\2", "\0", "\0")) == EPROTO); /* one is there */
+	CHECK(GET("\0\1" DISK("\2", "\0", "\0") "x") == EPROTO); /* more */
+	CHECK(GET("\0\1\1") == EPROTO); /* cut in a name */
+	CHECK(GET("\0\1\2d\n\0\0\0\0\0\0\2\0\0") == EPROTO); /* not a name */
+	CHECK(GET("\0\1\0\0\0\0\0\0\0\2\0\0") == EPROTO); /* none */
+	CHECK(GET("\0\0") == EPROTO);
+	CHECK(GET("\0\41") == EPROTO); /* 33 */
+	CHECK(GET("\0") == EPROTO);
+	CHECK(GET("") == EPROTO);
+#undef GET
+#undef DISK
+}
+
 static void records_are_bounded(void)
 {
 	struct gw_record rec;
@@ -626,6 +700,8 @@ int main(void)
 	RUN(return_path_comes_back);
 	RUN(errors_travel);
 	RUN(error_texts_are_harmless);
+	RUN(disks_come_back);
+	RUN(disks_are_checked);
 	RUN(records_are_bounded);
 	RUN(extents_are_checked);
 	RUN(hello_comes_back);

@@ -616,7 +616,7 @@ static void settle_ram(struct rewrite *w)
 static void settle_monitors(struct rewrite *w)
 {
 	static const char fmt[] =
-		"# Written by godwit run: one monitor for moving the VM, one for looking at it.\n"
+		"# Written by godwit run: one monitor for moving the VM, one for looking at it, one for godwit monitor.\n"
 		"[chardev \"godwit-qmp\"]\n"
 		"  backend = \"socket\"\n  path = \"%s/qmp.sock\"\n"
 		"  server = \"on\"\n  wait = \"off\"\n"
@@ -626,12 +626,18 @@ static void settle_monitors(struct rewrite *w)
 		"  backend = \"socket\"\n  path = \"%s/status.sock\"\n"
 		"  server = \"on\"\n  wait = \"off\"\n"
 		"[mon \"godwit-status\"]\n"
-		"  mode = \"control\"\n  chardev = \"godwit-status\"\n";
+		"  mode = \"control\"\n  chardev = \"godwit-status\"\n"
+		"[chardev \"godwit-front\"]\n"
+		"  backend = \"socket\"\n  path = \"%s/front.sock\"\n"
+		"  server = \"on\"\n  wait = \"off\"\n"
+		"[mon \"godwit-front\"]\n"
+		"  mode = \"control\"\n  chardev = \"godwit-front\"\n";
 
 	if (strpbrk(w->req->dir, "\"\n"))
 		refuse(w, "the runtime folder '%s' has a quote in its name: set GODWIT_RUNTIME_DIR to another one",
 		       w->req->dir);
-	if (asprintf(&w->out->monitors, fmt, w->req->dir, w->req->dir) < 0) {
+	if (asprintf(&w->out->monitors, fmt, w->req->dir, w->req->dir,
+		     w->req->dir) < 0) {
 		w->out->monitors = NULL;
 		w->nomem = true;
 	}

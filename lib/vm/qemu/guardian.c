@@ -34,7 +34,7 @@
 #define QUIET_MS    200 /* QEMU has written what it had to write */
 
 /* What its godwit says. */
-enum { DISMISSED, HANDING_OVER };
+enum { DISMISSED, HANDING_OVER, RELEASED };
 
 #ifndef SYS_close_range /* Linux 5.9; the same number on every machine */
 #define SYS_close_range 436
@@ -211,7 +211,8 @@ static void hold(struct gw_qemu *q, pid_t godwit)
 	say_held(q, godwit);
 }
 
-static _Noreturn void guard(struct gw_qemu *q, int fd, pid_t godwit)
+static _Noreturn void guard(struct gw_qemu *q, int fd, pid_t godwit,
+			    bool quotas_only)
 {
 	char byte = DISMISSED;
 	bool handing_over = false;
@@ -227,14 +228,20 @@ static _Noreturn void guard(struct gw_qemu *q, int fd, pid_t godwit)
 			handing_over = true;
 	} while ((n < 0 && errno == EINTR) ||
 		 (n == 1 && byte == HANDING_OVER));
-	if (n <= 0 && handing_over)
+	/* First: whatever else there is to do can take long. */
+	if (n <= 0 || byte == RELEASED)
+		gw_throttle_remove(&q->throttle);
+	if (n <= 0 && quotas_only)
+		gw_warn("the godwit that moved '%s' (pid %d) died before the hand-over; the VM runs on here at full speed",
+			q->vm.info.name, (int)godwit);
+	else if (n <= 0 && handing_over)
 		hold(q, godwit);
 	else if (n <= 0)
 		rescue(q, godwit);
 	_exit(0);
 }
 
-int gw_guardian_start(struct gw_qemu *q, struct gw_error *err)
+static int start(struct gw_qemu *q, bool quotas_only, struct gw_error *err)
 {
 	pid_t godwit = getpid(), pid;
 	sigset_t all, old;
@@ -250,7 +257,7 @@ int gw_guardian_start(struct gw_qemu *q, struct gw_error *err)
 	if (pid == 0) {
 		pid = fork();
 		if (pid == 0)
-			guard(q, end[0], godwit);
+			guard(q, end[0], godwit, quotas_only);
 		_exit(0);
 	}
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -269,6 +276,30 @@ int gw_guardian_start(struct gw_qemu *q, struct gw_error *err)
 		       "the guardian process, which sets the VM going again should this godwit die, could not be started");
 }
 
+int gw_guardian_watch_quotas(struct gw_qemu *q, struct gw_error *err)
+{
+	return q->guardian < 0 ? start(q, true, err) : 0;
+}
+
+static void end(int fd, char byte)
+{
+	if (fd < 0)
+		return;
+	if (send(fd, &byte, 1, MSG_NOSIGNAL) != 1)
+		gw_debug("the guardian was killed");
+	close(fd);
+}
+
+int gw_guardian_start(struct gw_qemu *q, struct gw_error *err)
+{
+	int old = q->guardian;
+	int r = start(q, false, err);
+
+	if (!r)
+		end(old, DISMISSED);
+	return r;
+}
+
 int gw_guardian_hand_over(struct gw_qemu *q, struct gw_error *err)
 {
 	char byte = HANDING_OVER;
@@ -281,12 +312,12 @@ int gw_guardian_hand_over(struct gw_qemu *q, struct gw_error *err)
 
 void gw_guardian_dismiss(struct gw_qemu *q)
 {
-	char byte = DISMISSED;
+	end(q->guardian, DISMISSED);
+	q->guardian = -1;
+}
 
-	if (q->guardian < 0)
-		return;
-	if (send(q->guardian, &byte, 1, MSG_NOSIGNAL) != 1)
-		gw_debug("the guardian was killed");
-	close(q->guardian);
+void gw_guardian_release(struct gw_qemu *q)
+{
+	end(q->guardian, RELEASED);
 	q->guardian = -1;
 }

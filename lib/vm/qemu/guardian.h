@@ -15,13 +15,17 @@
  *	reads a byte		ends. The byte comes before the first byte of
  *				GO, or when the VM was taken back.
  *	reads the end		its godwit died, and GO was never begun: the
- *				destination can not run the VM. It ends what
+ *				destination can not run the VM. It takes quotas
+ *				back, ends what
  *				migration QEMU is in, puts the settings back,
  *				runs the VM if it ran, and leaves a note.
  *
  * The kernel keeps that order, whatever kills the godwit. The guardian holds
  * the move lock, so nobody else moves or resumes the VM meanwhile, and no
  * other descriptor: channel, tracker and device socket end with the godwit.
+ *
+ * Before that, when vCPUs are slowed down, there is one already: QEMU has not
+ * been asked for anything then, and only quotas are to be taken back.
  *
  * In native mode (native.h) there is no GO: the destination runs the VM when
  * it has all of it. There the guardian is told when that begins to be possible
@@ -36,8 +40,13 @@
 
 struct gw_qemu;
 
-/* Fork it. @q: settings are saved, QEMU's migration has not begun. */
+/* Fork it. @q: settings are saved, QEMU's migration has not begun. One that
+ * watched quotas ends. */
 int gw_guardian_start(struct gw_qemu *q, struct gw_error *err) GW_MUST_CHECK;
+
+/* One that takes quotas back and does nothing else, unless there is one. */
+int gw_guardian_watch_quotas(struct gw_qemu *q,
+			     struct gw_error *err) GW_MUST_CHECK;
 
 /* Native mode: from here on the destination may have the VM. */
 int gw_guardian_hand_over(struct gw_qemu *q,
@@ -45,5 +54,8 @@ int gw_guardian_hand_over(struct gw_qemu *q,
 
 /* It has nothing to do any more. Idempotent. */
 void gw_guardian_dismiss(struct gw_qemu *q);
+/* The same, for a VM that is given up: it still takes quotas back, so that
+ * they go also if its godwit is killed from here on. */
+void gw_guardian_release(struct gw_qemu *q);
 
 #endif

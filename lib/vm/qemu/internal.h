@@ -7,8 +7,10 @@
 
 #include "base/clock.h"
 #include "vm/qemu/agent.h"
+#include "vm/qemu/disks.h"
 #include "vm/qemu/qmp.h"
 #include "vm/qemu/rundir.h"
+#include "vm/qemu/throttle.h"
 #include "vm/qemu/vm.h"
 #include "wire/devstream.h"
 
@@ -32,6 +34,10 @@ struct gw_qemu {
 
 	int guardian; /* socket to it, -1: none; see guardian.h */
 
+	/* source: CPU time taken from the vCPUs, percent; 0: none */
+	struct gw_throttle throttle;
+	unsigned int throttled;
+
 	/* source: QEMU writes its device state, or natively all, into dev_fd */
 	int dev_fd;		/* our end; -1: none */
 	bool saving;		/* QMP `migrate` was given */
@@ -48,6 +54,8 @@ struct gw_qemu {
 
 	/* destination */
 	bool loading; /* QMP `migrate-incoming` was given */
+
+	struct gw_qemu_disks disks;
 };
 
 static inline struct gw_qemu *gw_qemu_of(struct gw_vm *vm)
@@ -103,6 +111,12 @@ void gw_qemu_save_done(struct gw_vm *vm);
 int gw_qemu_save_abort(struct gw_vm *vm, struct gw_error *err);
 void gw_qemu_save_end(struct gw_qemu *q); /* reader and socket */
 
+/* vcpu.c */
+int gw_qemu_throttle(struct gw_vm *vm, unsigned int percent,
+		     struct gw_error *err);
+/* And nothing is left of it, cgroups too. */
+void gw_qemu_unthrottle(struct gw_qemu *q);
+
 /* load.c */
 int gw_qemu_load_begin(struct gw_vm *vm, struct gw_error *err);
 int gw_qemu_load_write(struct gw_vm *vm, const void *p, size_t len,
@@ -114,6 +128,12 @@ void gw_qemu_stay(struct gw_vm *vm);
 
 /* ram.c: which blocks there are, and where */
 int gw_qemu_find_ram(struct gw_qemu *q, struct gw_error *err) GW_MUST_CHECK;
+
+/* disks.c */
+/* What a godwit that was killed left in this QEMU. */
+int gw_qemu_disks_clean(struct gw_qemu *q, struct gw_error *err) GW_MUST_CHECK;
+/* The socket's folder, if it is ours alone. */
+void gw_qemu_disks_fini(struct gw_qemu *q);
 
 /* check.c */
 int gw_qemu_check(struct gw_vm *vm, bool source, struct gw_error *err);

@@ -113,6 +113,7 @@ static int paths_in(const char *base, const char *name,
 	stpcpy(stpcpy(stpcpy(p->dir, base), "/"), name);
 	stpcpy(stpcpy(p->qmp, p->dir), "/qmp.sock");
 	stpcpy(stpcpy(p->status, p->dir), "/status.sock");
+	stpcpy(stpcpy(p->front, p->dir), "/front.sock");
 	stpcpy(stpcpy(p->agent, p->dir), "/agent.sock");
 	return 0;
 }
@@ -195,8 +196,9 @@ static bool is_ours(const char *name)
 {
 	static const char *const files[] = { "vm.json",	    "monitors.cfg",
 					     "qmp.sock",    "status.sock",
-					     "agent.sock",  "move.lock",
-					     "handover.json" };
+					     "front.sock",  "agent.sock",
+					     "move.lock",   "handover.json",
+					     "nbd.sock" };
 
 	for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) {
 		size_t n = strlen(files[i]), all = strlen(name);
@@ -670,7 +672,8 @@ static int parse_sockets(const char *s, struct gw_vmref *ref,
 	if (r)
 		goto out;
 	json_object_foreach(o.props, key, value)
-		if (strcmp(key, "qmp") && strcmp(key, "agent"))
+		if (strcmp(key, "qmp") && strcmp(key, "agent") &&
+		    strcmp(key, "front"))
 			r = gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
 				       "'%s' is not a VM: write NAME or qmp=PATH[,agent=PATH]",
 				       s);
@@ -678,6 +681,8 @@ static int parse_sockets(const char *s, struct gw_vmref *ref,
 		r = set_socket(&o, "qmp", ref->qmp, err);
 	if (!r)
 		r = set_socket(&o, "agent", ref->agent, err);
+	if (!r)
+		r = set_socket(&o, "front", ref->front, err);
 	if (!r && !*ref->qmp)
 		r = gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
 			       "'%s' names no monitor: write qmp=PATH", s);
@@ -701,6 +706,7 @@ int gw_vmref_parse(const char *s, struct gw_vmref *ref, struct gw_error *err)
 	strcpy(ref->dir, vm.path.dir);
 	strcpy(ref->qmp, vm.path.qmp);
 	strcpy(ref->agent, vm.path.agent);
+	strcpy(ref->front, vm.path.front);
 	gw_rundir_vm_fini(&vm);
 	return 0;
 }

@@ -6,12 +6,14 @@
  *	BASE/NAME/lock		locked for as long as that QEMU lives: QEMU
  *				inherits the descriptor, -daemonize included
  *	BASE/NAME/vm.json	struct gw_rundir_vm
- *	BASE/NAME/monitors.cfg	what QEMU reads its two monitors from
+ *	BASE/NAME/monitors.cfg	what QEMU reads its three monitors from
  *	BASE/NAME/qmp.sock	QMP, for the one godwit that moves the VM
  *	BASE/NAME/status.sock	QMP, for list
+ *	BASE/NAME/front.sock	QMP, for what godwit monitor passes through
  *	BASE/NAME/agent.sock	the agent in QEMU
  *	BASE/NAME/move.lock	locked by, and with the pid of, who moves it
  *	BASE/NAME/handover.json	struct gw_note
+ *	BASE/NAME/nbd.sock	the disks of a VM that arrives (disks.h)
  *
  * BASE is $GODWIT_RUNTIME_DIR, else $XDG_RUNTIME_DIR/godwit, else
  * /run/godwit; it and all in it is for its owner only. A folder whose lock is
@@ -43,6 +45,7 @@ struct gw_rundir_paths {
 	char dir[GW_SUN_PATH_SIZE];
 	char qmp[GW_SUN_PATH_SIZE];
 	char status[GW_SUN_PATH_SIZE];
+	char front[GW_SUN_PATH_SIZE];
 	char agent[GW_SUN_PATH_SIZE];
 };
 
@@ -150,10 +153,11 @@ struct gw_vmref {
 	char name[GW_VM_NAME_MAX + 1]; /* empty: by its sockets */
 	char qmp[GW_SUN_PATH_SIZE];
 	char agent[GW_SUN_PATH_SIZE]; /* empty: none */
+	char front[GW_SUN_PATH_SIZE]; /* a second QMP; empty: none */
 	char dir[GW_SUN_PATH_SIZE];   /* empty: none */
 };
 
-/* "NAME" of a living VM, or "qmp=PATH[,agent=PATH]" (a comma in a path is
+/* "NAME" of a living VM, or "qmp=PATH[,agent=PATH][,front=PATH]" (a comma in a path is
  * doubled). */
 int gw_vmref_parse(const char *s, struct gw_vmref *ref,
 		   struct gw_error *err) GW_MUST_CHECK;

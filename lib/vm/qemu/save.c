@@ -145,6 +145,9 @@ int gw_qemu_save_begin(struct gw_vm *vm, struct gw_error *err)
 		r = gw_guardian_start(q, err);
 	if (r)
 		return r;
+	/* vCPUs that have to wait for their time would stop that late. */
+	if (q->throttled > GW_THROTTLE_FINE)
+		gw_throttle_soften(&q->throttle);
 	q->saving = true; /* from here on there is something to undo */
 	r = gw_qemu_settings_set(q, true, err);
 	if (r)
@@ -418,35 +421,42 @@ int gw_qemu_save_commit(struct gw_vm *vm, struct gw_error *err)
 
 void gw_qemu_save_release(struct gw_vm *vm)
 {
-	gw_guardian_dismiss(gw_qemu_of(vm));
+	gw_guardian_release(gw_qemu_of(vm));
 }
 
 void gw_qemu_save_done(struct gw_vm *vm)
 {
-	gw_qemu_note(gw_qemu_of(vm), "done", "source",
+	struct gw_qemu *q = gw_qemu_of(vm);
+
+	gw_qemu_note(q, "done", "source",
 		     "moved away; this QEMU holds a stopped copy");
+	gw_qemu_unthrottle(q);
 }
 
 /* Return: -ESRCH. A crash of QEMU is none that a move could undo. */
 static int ended(struct gw_qemu *q, struct gw_error *err)
 {
+	gw_qemu_unthrottle(q);
 	gw_guardian_dismiss(q);
 	return gw_fail(err, ESRCH,
 		       "the source QEMU (pid %d) has ended and the VM with it, as in a power failure: start it again",
 		       (int)q->pid);
 }
 
-int gw_qemu_save_abort(struct gw_vm *vm, struct gw_error *err)
+static int take_back(struct gw_qemu *q, struct gw_error *err)
 {
-	struct gw_qemu *q = gw_qemu_of(vm);
+	struct gw_vm *vm = &q->vm;
 	int r;
 
 	/* Closing the return path before SHUT 0 makes QEMU go on. */
 	gw_qemu_save_end(q);
 	if (gw_qemu_dead(q))
 		return ended(q, err);
-	if (!q->saving)
+	if (!q->saving) { /* there was a throttle, at most */
+		gw_qemu_unthrottle(q);
+		gw_guardian_dismiss(q);
 		return 0;
+	}
 	r = gw_qemu_end_migration(q->qmp, ABORT_TIMEOUT_MS, err);
 	if (!r && vm->info.running)
 		r = gw_qemu_cont(q->qmp, err);
@@ -457,9 +467,18 @@ int gw_qemu_save_abort(struct gw_vm *vm, struct gw_error *err)
 		return r;
 	}
 	gw_qemu_settings_restore(q);
+	gw_qemu_unthrottle(q);
 	gw_guardian_dismiss(q);
 	q->saving = q->committed = false;
 	if (q->ref.dir[0])
 		gw_rundir_note_clear(q->ref.dir);
 	return 0;
+}
+
+int gw_qemu_save_abort(struct gw_vm *vm, struct gw_error *err)
+{
+	struct gw_qemu *q = gw_qemu_of(vm);
+
+	gw_qemu_throttle(vm, 0, NULL); /* it need not wait for the rest */
+	return take_back(q, err);
 }

@@ -117,6 +117,29 @@ static int read_machine(struct gw_qemu *q, struct gw_error *err)
 	return 0;
 }
 
+static int read_uuid(struct gw_qemu *q, struct gw_error *err)
+{
+	json_t *v = gw_qmp_cmd(q->qmp, GW_QMP_TIMEOUT_MS, err, "query-uuid",
+			       NULL);
+	const char *s = json_string_value(json_object_get(v, "UUID"));
+	size_t n = 0;
+
+	if (!v)
+		return -EREMOTEIO;
+	for (; s && *s && n < sizeof(q->vm.info.uuid); s += *s == '-')
+		if (sscanf(s, "%2hhx", &q->vm.info.uuid[n]) == 1 && s[1]) {
+			n++;
+			s += 2;
+		} else {
+			break;
+		}
+	json_decref(v);
+	return n == sizeof(q->vm.info.uuid) ?
+		       0 :
+		       gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+				  "QEMU's answer to query-uuid has no UUID");
+}
+
 static int describe(struct gw_qemu *q, struct gw_error *err)
 {
 	const struct gw_qmp_version *v = gw_qmp_version(q->qmp);
@@ -132,6 +155,8 @@ static int describe(struct gw_qemu *q, struct gw_error *err)
 				  "%s is too old, 7.2 is the first that can be moved",
 				  q->vm.info.vmm);
 	r = read_machine(q, err);
+	if (!r)
+		r = read_uuid(q, err);
 	if (!r)
 		r = gw_qemu_status(q, status, err);
 	if (r)
@@ -158,6 +183,8 @@ static int attach(struct gw_qemu *q, const struct gw_cancel *cancel,
 	if (!q->qmp)
 		return -err->code;
 	/* Enough for what QEMU does alone; check() refuses the rest. */
+	if (gw_qemu_disks_clean(q, err))
+		return -err->code;
 	if (!q->ref.agent[0])
 		return describe(q, err);
 	if (gw_agent_open(q->ref.agent, ATTACH_TIMEOUT_MS, NULL, &q->agent,
@@ -165,6 +192,10 @@ static int attach(struct gw_qemu *q, const struct gw_cancel *cancel,
 		return -err->code;
 	q->pid = gw_agent_info(q->agent)->pid;
 	q->pidfd = (int)syscall(SYS_pidfd_open, q->pid, 0);
+	q->throttle.pid = q->pid;
+	if (gw_throttle_remove(&q->throttle))
+		gw_warn("a godwit that was killed had left the vCPUs of '%s' slowed down: they run at full speed again",
+			q->ref.name[0] ? q->ref.name : q->ref.qmp);
 	if (describe(q, err))
 		return -err->code;
 	return gw_qemu_find_ram(q, err);
@@ -193,6 +224,8 @@ static void op_close(struct gw_vm *vm)
 	struct gw_qemu *q = gw_qemu_of(vm);
 
 	gw_qemu_save_end(q);
+	gw_qemu_unthrottle(q);
+	gw_qemu_disks_fini(q);
 	gw_devstream_fini(&q->stream);
 	gw_ram_fini(&vm->ram);
 	gw_agent_close(q->agent);
@@ -230,6 +263,7 @@ static const struct gw_vm_ops ops = {
 	.describe = gw_qemu_describe,
 	.track = op_track,
 	.drain = op_drain,
+	.throttle = gw_qemu_throttle,
 	.save_begin = gw_qemu_save_begin,
 	.save_poll = gw_qemu_save_poll,
 	.save_read = gw_qemu_save_read,
@@ -244,6 +278,7 @@ static const struct gw_vm_ops ops = {
 	.load_abort = gw_qemu_load_abort,
 	.run = gw_qemu_run,
 	.stay = gw_qemu_stay,
+	.disks = &gw_qemu_disk_ops,
 	.close = op_close,
 };
 
