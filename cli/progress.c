@@ -112,7 +112,7 @@ static void pages(const struct godwit_stats *s, const char *where)
 {
 	char a[32], b[32], c[32], d[32];
 
-	printf("pages: %llu normal, %llu zero, %llu never populated\n",
+	printf("pages: %llu normal, %llu zero, %llu zero and left out\n",
 	       (unsigned long long)s->normal, (unsigned long long)s->duplicate,
 	       (unsigned long long)s->skipped);
 	printf("%s: %s for %s of RAM, %s of it in use; device state %s\n",
@@ -120,6 +120,36 @@ static void pages(const struct godwit_stats *s, const char *where)
 	       gw_format_size(b, sizeof(b), s->total),
 	       gw_format_size(c, sizeof(c), s->populated),
 	       gw_format_size(d, sizeof(d), s->device_bytes));
+}
+
+/* What need not move did not: the sum, then of what. */
+static void saved(const struct godwit_stats *s)
+{
+	const struct {
+		uint64_t npages;
+		const char *what;
+	} part[] = {
+		{ s->unpopulated, "never populated" },
+		{ s->given_back, "given back" },
+		{ s->skipped + s->duplicate, "zero" },
+	};
+	char size[32], time[32];
+	const char *comma = "";
+	uint64_t nbytes;
+	int64_t ns;
+
+	gw_stats_saved(s, &nbytes, &ns);
+	printf("not sent: %s", gw_format_size(size, sizeof(size), nbytes));
+	for (size_t i = 0; i < sizeof(part) / sizeof(*part); i++) {
+		if (!part[i].npages)
+			continue;
+		printf("%s %s %s", *comma ? comma : ":",
+		       gw_format_size(size, sizeof(size),
+				      part[i].npages * GW_PAGE_SIZE),
+		       part[i].what);
+		comma = ",";
+	}
+	printf("; %s at this rate\n", gw_format_time(time, sizeof(time), ns));
 }
 
 static void throttled(const struct godwit_stats *s)
@@ -156,6 +186,7 @@ void cli_summary_migrated(const struct godwit_stats *s)
 	       gw_format_time(b, sizeof(b), s->downtime_ns), s->pass,
 	       s->tracker);
 	pages(s, "on the wire");
+	saved(s);
 	throttled(s);
 	if (s->disk_total)
 		printf("disks: %s copied, %s on the wire\n",

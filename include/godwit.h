@@ -118,6 +118,8 @@ struct godwit_params {
 	bool direct_io;		     /* write pages with O_DIRECT */
 	bool xbzrle;		     /* pages sent before go as differences */
 	uint64_t cache_size;	     /* bytes of pages to take them from; 64 MiB */
+	bool skip_zero_pages;	     /* on: the first pass leaves zero pages out
+					where the destination promises zeros */
 	const char *compress;	     /* "none", "zlib", "zstd", "auto" */
 	uint32_t compress_level;     /* 0: the method's own default */
 	bool auto_converge;	     /* slow the vCPUs down while passes do not
@@ -145,7 +147,12 @@ struct godwit_stats {
 	uint64_t transferred;	      /* written to the channel, bytes */
 	uint64_t normal;	      /* pages sent whole */
 	uint64_t duplicate;	      /* zero pages sent as such */
-	uint64_t skipped;	      /* pages that were never populated */
+	uint64_t skipped;	      /* zero pages that the first pass left out:
+					 the destination has zeros there */
+	uint64_t unpopulated;	      /* pages never populated: neither read nor
+					 sent */
+	uint64_t given_back;	      /* pages that the VM gave back meanwhile:
+					 not read, zero at the destination */
 	uint64_t dirty_pages_rate;    /* pages/s dirtied, last pass */
 	uint64_t bandwidth;	      /* bytes/s, last window */
 	uint64_t device_bytes;	      /* device state */

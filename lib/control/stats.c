@@ -106,6 +106,33 @@ static json_t *disk_json(const struct godwit_stats *s)
 			 (json_int_t)s->disk_total);
 }
 
+void gw_stats_saved(const struct godwit_stats *s, uint64_t *nbytes, int64_t *ns)
+{
+	uint64_t npages = s->unpopulated + s->given_back + s->skipped +
+			  s->duplicate;
+	int64_t busy = s->total_ns - s->setup_ns;
+
+	*nbytes = npages * GW_PAGE_SIZE;
+	*ns = s->transferred && busy > 0 ?
+		      (int64_t)((double)*nbytes / (double)s->transferred *
+				(double)busy) :
+		      0;
+}
+
+static void put_saved(json_t *j, const struct godwit_stats *s)
+{
+	uint64_t nbytes;
+	int64_t ns;
+
+	gw_stats_saved(s, &nbytes, &ns);
+	json_object_set_new(j, "unpopulated",
+			    json_integer((json_int_t)s->unpopulated));
+	json_object_set_new(j, "given-back",
+			    json_integer((json_int_t)s->given_back));
+	json_object_set_new(j, "saved-bytes", json_integer((json_int_t)nbytes));
+	json_object_set_new(j, "saved-time", json_integer(ms(ns)));
+}
+
 json_t *gw_stats_json(const struct godwit_stats *s, const struct gw_error *err)
 {
 	json_t *j = json_pack("{s:s, s:I, s:I, s:o}", "status",
@@ -118,6 +145,7 @@ json_t *gw_stats_json(const struct godwit_stats *s, const struct gw_error *err)
 	add_downtime(j, s);
 	put(j, "device-state-bytes", s->device_bytes);
 	put(j, "populated-bytes", s->populated);
+	put_saved(j, s);
 	if (s->disk_total)
 		json_object_set_new(j, "disk", disk_json(s));
 	if (s->tracker)

@@ -25,5 +25,9 @@ json_t *gw_stats_query(const struct godwit_stats *s, const char *status,
 
 /* An answer to query-migrate, line by line, as `info migrate` prints it. */
 void gw_stats_print(const json_t *query, FILE *out);
+/* What was not sent, against sending every page of the RAM whole once: bytes,
+ * and how long they would have taken at the rate the others did. */
+void gw_stats_saved(const struct godwit_stats *s, uint64_t *nbytes,
+		    int64_t *ns);
 
 #endif

@@ -9,7 +9,6 @@
 
 #include "base/pause.h"
 #include "dest/internal.h"
-#include "ram/extents.h"
 
 static void fill_hello(struct gw_dest *d, struct gw_hello *h)
 {
@@ -29,6 +28,9 @@ static void fill_hello(struct gw_dest *d, struct gw_hello *h)
 			h->features |= GW_FEATURE_DISKS;
 	}
 	memcpy(h->session, d->session, sizeof(h->session));
+	/* setup() keeps it, before the first page is read */
+	if (d->c.params->skip_zero_pages)
+		h->features |= GW_FEATURE_SKIP_ZERO;
 	h->required = d->c.params->verify ? GW_FEATURE_VERIFY : 0;
 	h->page_bytes = GW_PAGE_SIZE;
 	h->ram = vm->ram; /* described only; never freed through here */
@@ -82,15 +84,6 @@ static int greet(struct gw_dest *d, struct gw_error *err)
 	d->verify = (mine.required | theirs.required) & GW_FEATURE_VERIFY;
 	gw_hello_fini(&theirs);
 	return r || !d->probe ? r : -EAGAIN;
-}
-
-int gw_dest_empty_ram(struct gw_ram *ram, struct gw_error *err)
-{
-	int r = 0;
-
-	for (int i = 0; i < ram->nblocks && !r; i++)
-		r = gw_extent_punch_all(&ram->block[i], err);
-	return r;
 }
 
 /* The source makes them when it has read our greeting. */

@@ -21,25 +21,21 @@ uint64_t gw_page_hash(const void *page)
 int gw_page_hash_range(const struct gw_ramblock *b, uint64_t first, uint32_t n,
 		       uint64_t *hash, bool *any, struct gw_error *err)
 {
-	uint64_t at = first << GW_PAGE_BITS;
-	uint64_t end = (first + n) << GW_PAGE_BITS;
+	uint64_t len;
 
 	memset(hash, 0, n * sizeof(*hash));
 	*any = false;
-	while (at < end) {
-		uint64_t start, len;
-		int r = gw_extent_next(b, at, &start, &len, err);
+	for (uint64_t at = 0; at < n; at += len) {
+		bool hole;
+		int r = gw_extent_alike(b, first + at, n - at, &len, &hole,
+					err);
 
 		if (r)
 			return r;
-		if (!len || start >= end)
-			return 0;
-		for (at = start; at < start + len && at < end;
-		     at += GW_PAGE_SIZE) {
-			uint64_t h = gw_page_hash(b->host + at);
-
-			hash[(at >> GW_PAGE_BITS) - first] = h;
-			*any |= h != 0;
+		for (uint64_t i = at; i < at + len && !hole; i++) {
+			hash[i] = gw_page_hash(b->host +
+					       ((first + i) << GW_PAGE_BITS));
+			*any |= hash[i] != 0;
 		}
 	}
 	return 0;

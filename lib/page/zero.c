@@ -19,7 +19,6 @@
  */
 #define RACY __attribute__((no_sanitize("thread")))
 
-/* Most pages that are not zero show it early: look there first. */
 static inline RACY uint64_t word(const uint8_t *p)
 {
 	uint64_t v;
@@ -28,14 +27,35 @@ static inline RACY uint64_t word(const uint8_t *p)
 	return v;
 }
 
+/*
+ * The prefetchers of CPUs end at a page's end, and callers go from page to
+ * page: ask for what is one page further on. Beyond memory it is ignored.
+ */
+static inline void ahead(const void *p)
+{
+	__builtin_prefetch((const uint8_t *)p + GW_PAGE_SIZE);
+}
+
+/* Most pages that are not zero show it early: each looks there first. */
 static RACY bool zero_words(const void *page)
 {
 	const uint8_t *p = page, *end = p + GW_PAGE_SIZE;
 
-	for (; p < end; p += 64)
-		if (word(p) | word(p + 8) | word(p + 16) | word(p + 24) |
-		    word(p + 32) | word(p + 40) | word(p + 48) | word(p + 56))
+	if (word(p))
+		return false;
+	for (; p < end; p += 256) {
+		uint64_t a = 0, b = 0, c = 0, d = 0;
+
+		ahead(p);
+		for (int i = 0; i < 256; i += 32) {
+			a |= word(p + i);
+			b |= word(p + i + 8);
+			c |= word(p + i + 16);
+			d |= word(p + i + 24);
+		}
+		if (a | b | c | d)
 			return false;
+	}
 	return true;
 }
 
@@ -64,6 +84,7 @@ static RACY bool zero_sse2(const void *page)
 		__m128i all = _mm_or_si128(_mm_or_si128(a, b),
 					   _mm_or_si128(c, d));
 
+		ahead(p);
 		if (_mm_movemask_epi8(_mm_cmpeq_epi8(all, zero)) != 0xffff)
 			return false;
 	}
@@ -88,10 +109,43 @@ __attribute__((target("avx2"))) static RACY bool zero_avx2(const void *page)
 		__m256i all = _mm256_or_si256(_mm256_or_si256(a, b),
 					      _mm256_or_si256(c, d));
 
+		ahead(p);
 		if (!_mm256_testz_si256(all, all))
 			return false;
 	}
 	return true;
+}
+
+__attribute__((target("avx512f"))) static RACY bool
+zero_avx512(const void *page)
+{
+	const uint8_t *p = page, *end = p + GW_PAGE_SIZE;
+
+	if (word(page))
+		return false;
+	for (; p < end; p += 512) {
+		__m512i a = _mm512_or_si512(_mm512_loadu_si512(p),
+					    _mm512_loadu_si512(p + 64));
+		__m512i b = _mm512_or_si512(_mm512_loadu_si512(p + 128),
+					    _mm512_loadu_si512(p + 192));
+		__m512i c = _mm512_or_si512(_mm512_loadu_si512(p + 256),
+					    _mm512_loadu_si512(p + 320));
+		__m512i d = _mm512_or_si512(_mm512_loadu_si512(p + 384),
+					    _mm512_loadu_si512(p + 448));
+		__m512i all = _mm512_or_si512(_mm512_or_si512(a, b),
+					      _mm512_or_si512(c, d));
+
+		ahead(p);
+		ahead(p + 256);
+		if (_mm512_test_epi64_mask(all, all))
+			return false;
+	}
+	return true;
+}
+
+static bool has_avx512(void)
+{
+	return __builtin_cpu_supports("avx512f");
 }
 
 static bool has_avx2(void)
@@ -102,6 +156,7 @@ static bool has_avx2(void)
 
 const struct gw_page_zero_impl gw_page_zero_impls[] = {
 #if defined(__x86_64__)
+	{ "avx512", has_avx512, zero_avx512 },
 	{ "avx2", has_avx2, zero_avx2 },
 	{ "sse2", always, zero_sse2 },
 #endif

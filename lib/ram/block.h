@@ -31,11 +31,12 @@ struct gw_ramblock {
 	uint64_t fd_offset;   /* where in fd the block begins */
 	uint8_t *host;	      /* our mapping, or NULL. Owned if fd >= 0 */
 	uint64_t peer_addr;   /* address in the VM's process, 0: none */
+	bool keep; /* allocated or locked on purpose: never punched */
 
 	/* any thread */
 	struct gw_bitmap dirty; /* pages to send (a source) */
-	/* destination: pages written so far; source that will verify: pages
-	 * sent whole, so that they can be found when they became holes */
+	/* destination: pages written so far; source: pages sent, so that they
+	 * can be found when they became holes */
 	struct gw_bitmap placed;
 };
 

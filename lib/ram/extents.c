@@ -91,6 +91,62 @@ int gw_extent_next(const struct gw_ramblock *b, uint64_t from, uint64_t *start,
 	return pagemap_next(b, from, start, len, err);
 }
 
+/* *@at is the first populated page from @first on, or @first + @n. */
+static int next_populated(const struct gw_ramblock *b, uint64_t first,
+			  uint64_t n, uint64_t *at, struct gw_error *err)
+{
+	uint64_t start, len;
+	off_t d;
+	int r;
+
+	*at = first + n;
+	if (b->fd < 0) {
+		r = pagemap_next(b, first << GW_PAGE_BITS, &start, &len, err);
+		if (!r && len && start >> GW_PAGE_BITS < *at)
+			*at = start >> GW_PAGE_BITS;
+		return r;
+	}
+	/* SEEK_HOLE would walk to the end of the data. */
+	d = lseek(b->fd, (off_t)(b->fd_offset + (first << GW_PAGE_BITS)),
+		  SEEK_DATA);
+	if (d < 0 && errno != ENXIO)
+		return gw_fail_errno(err, errno,
+				     "looking for data in RAM block '%s'",
+				     b->idstr);
+	if (d >= 0 && ((uint64_t)d - b->fd_offset) >> GW_PAGE_BITS < *at)
+		*at = ((uint64_t)d - b->fd_offset) >> GW_PAGE_BITS;
+	return 0;
+}
+
+#define LOOK 256 /* pages at once */
+
+/* mincore() says at once what is in memory; of what is not, it does not know
+ * what is swapped out, and the file does. */
+int gw_extent_alike(const struct gw_ramblock *b, uint64_t first, uint64_t n,
+		    uint64_t *len, bool *hole, struct gw_error *err)
+{
+	unsigned char in[LOOK] = { 0 };
+	uint64_t look = n < LOOK ? n : LOOK, at;
+	int r;
+
+	*len = n;
+	*hole = false;
+	if (b->page_size > GW_PAGE_SIZE)
+		return 0;
+	if (mincore(b->host + (first << GW_PAGE_BITS), look << GW_PAGE_BITS,
+		    in))
+		in[0] = 0;
+	for (at = 0; at < look && in[at] & 1; at++)
+		;
+	*len = at;
+	if (at)
+		return 0;
+	r = next_populated(b, first, n, &at, err);
+	*hole = at > first;
+	*len = *hole ? at - first : 1;
+	return r;
+}
+
 int gw_extent_total(const struct gw_ramblock *b, uint64_t *nbytes,
 		    struct gw_error *err)
 {
@@ -110,12 +166,12 @@ int gw_extent_total(const struct gw_ramblock *b, uint64_t *nbytes,
 
 int gw_extent_punch_all(struct gw_ramblock *b, struct gw_error *err)
 {
-	int r;
+	int r = 0;
 
 	if (b->fd >= 0)
 		r = fallocate(b->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			      (off_t)b->fd_offset, (off_t)b->used_length);
-	else
+	else if (madvise(b->host, b->used_length, MADV_REMOVE)) /* shared */
 		r = madvise(b->host, b->used_length, MADV_DONTNEED);
 	if (r)
 		return gw_fail_errno(err, errno, "emptying RAM block '%s'",

@@ -6,6 +6,7 @@
 #ifndef GW_RAM_EXTENTS_H
 #define GW_RAM_EXTENTS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -18,6 +19,16 @@
  */
 int gw_extent_next(const struct gw_ramblock *b, uint64_t from, uint64_t *start,
 		   uint64_t *len, struct gw_error *err) GW_MUST_CHECK;
+
+/*
+ * For pages that are about to be read: how many of the @n from page @first on
+ * are alike, *@len of them populated, or (*@hole) not. What is punched out
+ * after that and then read is allocated again, as a page of zeros. Huge pages
+ * are said to be populated: hugetlbfs does not tell.
+ */
+int gw_extent_alike(const struct gw_ramblock *b, uint64_t first, uint64_t n,
+		    uint64_t *len, bool *hole,
+		    struct gw_error *err) GW_MUST_CHECK;
 
 /* Bytes in populated ranges. */
 int gw_extent_total(const struct gw_ramblock *b, uint64_t *nbytes,

@@ -44,6 +44,7 @@ void gw_encode_pass(struct gw_encode *e)
 {
 	struct gw_cache_stats c;
 
+	e->skip_zeros = false;
 	if (!e->on)
 		return;
 	gw_cache_get_stats(&e->cache, &c);
@@ -55,13 +56,21 @@ void gw_encode_pass(struct gw_encode *e)
 	e->active = true;
 }
 
-enum gw_encoded gw_encode_page(struct gw_encode *e, int block, uint64_t page,
-			       const uint8_t *host, uint8_t *copy,
-			       uint8_t *delta, int *len)
+/* Before there is a cache. */
+static enum gw_encoded zero_page(struct gw_encode *e)
+{
+	if (!e->skip_zeros)
+		return GW_ENCODED_ZERO;
+	__atomic_fetch_add(&e->skipped, 1, __ATOMIC_RELAXED);
+	return GW_ENCODED_SAME;
+}
+
+static enum gw_encoded encode(struct gw_encode *e, int block, uint64_t page,
+			      const uint8_t *host, uint8_t *copy,
+			      uint8_t *delta, int *len)
 {
 	if (!e->active)
-		return gw_page_is_zero(host) ? GW_ENCODED_ZERO :
-					       GW_ENCODED_WHOLE;
+		return gw_page_is_zero(host) ? zero_page(e) : GW_ENCODED_WHOLE;
 	memcpy(copy, host, GW_PAGE_SIZE);
 	if (gw_page_is_zero(copy)) {
 		gw_cache_set_zero(&e->cache, (uint32_t)block, page);
@@ -78,6 +87,17 @@ enum gw_encoded gw_encode_page(struct gw_encode *e, int block, uint64_t page,
 	__atomic_fetch_add(&e->bytes, (uint64_t)*len + RECORD_HEAD,
 			   __ATOMIC_RELAXED);
 	return GW_ENCODED_DELTA;
+}
+
+enum gw_encoded gw_encode_page(struct gw_encode *e, int block, uint64_t page,
+			       const uint8_t *host, uint8_t *copy,
+			       uint8_t *delta, int *len)
+{
+	enum gw_encoded what = encode(e, block, page, host, copy, delta, len);
+
+	if (e->fresh && what >= GW_ENCODED_DELTA)
+		gw_bitmap_set(&e->fresh[block], page);
+	return what;
 }
 
 void gw_encode_zeros(struct gw_encode *e, int block, uint64_t first, uint64_t n)
@@ -112,6 +132,7 @@ void gw_encode_stats(struct gw_encode *e, struct godwit_stats *now)
 {
 	struct gw_cache_stats c;
 
+	now->skipped = __atomic_load_n(&e->skipped, __ATOMIC_RELAXED);
 	if (!e->on)
 		return;
 	gw_cache_get_stats(&e->cache, &c);

@@ -16,10 +16,18 @@
 
 #include "godwit.h"
 #include "page/cache.h"
+#include "ram/bitmap.h"
 
 struct gw_encode {
 	bool on;     /* XBZRLE was asked for */
 	bool active; /* and there is something to compare with */
+	/* The receiver has zeros wherever nothing was sent (promised in the
+	 * greeting), and this is the first pass: set by the owner, dropped by
+	 * gw_encode_pass(). */
+	bool skip_zeros;
+	/* Optional, per block: pages that were not zero when they were read. */
+	struct gw_bitmap *fresh;
+	uint64_t skipped; /* atomic: zero pages left out for it */
 	struct gw_cache cache;
 	const struct godwit_params *params;
 	uint64_t refused; /* a cache size there was no memory for */
@@ -28,6 +36,7 @@ struct gw_encode {
 	uint64_t bytes0, hits0, misses0;
 };
 
+/* From DELTA on something of the page goes out. */
 enum gw_encoded {
 	GW_ENCODED_ZERO,  /* all bytes are zero */
 	GW_ENCODED_SAME,  /* the receiver has it: send nothing */

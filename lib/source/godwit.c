@@ -116,8 +116,6 @@ static void put_page(struct gw_source *s, int block, uint64_t page)
 	int len;
 
 	what = gw_encode_page(&s->encode, block, page, p, copy, delta, &len);
-	if (s->verify && what != GW_ENCODED_ZERO)
-		gw_bitmap_set(&b->placed, page);
 	switch (what) {
 	case GW_ENCODED_ZERO:
 		gw_ram_put_zero(&s->out, &s->encoder, b->idstr, addr);
@@ -212,8 +210,7 @@ static int open_channels(struct gw_source *s, const uint8_t *session,
 					.session = session,
 					.level = p->compress_level,
 					.choose = !strcmp(p->compress, "auto"),
-					.encode = true,
-					.placed = s->verify };
+					.encode = true };
 
 	if (strcmp(p->compress, "none"))
 		plan.method = plan.choose ? "zstd" : p->compress;
@@ -230,7 +227,6 @@ static int setup(struct gw_source *s, struct gw_error *err)
 	if (r)
 		return r;
 	gw_hello_fini(&theirs);
-	s->holes = s->verify;
 	r = open_channels(s, theirs.session, err);
 	if (!r)
 		r = gw_source_disks_join(s, theirs.session,

@@ -77,7 +77,7 @@ int gw_source_last_scan(struct gw_source *s, struct gw_error *err)
 	gw_encode_pass(&s->encode);
 	if (!r)
 		r = s->to->pass_begin(s, true, err);
-	return r || !s->holes ? r : gw_source_pass_holes(s, err);
+	return r ? r : gw_source_holes(s, true, err);
 }
 
 static int last_pass(struct gw_source *s, struct gw_error *err)

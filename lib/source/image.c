@@ -94,7 +94,6 @@ static int setup(struct gw_source *s, struct gw_error *err)
 				  s->c.sink->ops->name);
 	d->config.ignore_shared = d->config.mapped_ram = false;
 	s->now->total = d->table.total;
-	s->holes = true;
 	return bind_blocks(s, err);
 }
 
@@ -211,7 +210,6 @@ static int encoded_pages(struct gw_source *s, int block, uint64_t first,
 	int64_t t0 = gw_now_ns();
 	int r = 0;
 
-	gw_bitmap_set_range(&s->c.vm->ram.block[block].placed, first, n);
 	for (uint32_t i = 0; i < n && !r; i++)
 		r = encoded(s, block, first + i, err);
 	return r ? r : gw_source_moved(s, t0, err);
@@ -249,7 +247,8 @@ static int pages(struct gw_source *s, int block, uint64_t first, uint32_t n,
 
 	if (s->encode.active)
 		return encoded_pages(s, block, first, n, err);
-	gw_bitmap_set_range(&s->c.vm->ram.block[block].placed, first, n);
+	/* Also those that turn out zero: then they are looked at in vain. */
+	gw_bitmap_set_range(&s->fresh[block], first, n);
 	r = s->senders ? channel_pages(s, block, first, n, err) :
 			 gw_workers_add(&s->image->workers, block, first, n,
 					false, err);

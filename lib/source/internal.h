@@ -77,7 +77,6 @@ struct gw_source {
 	struct gw_converge converge;
 	char throttle_why[256]; /* why the vCPUs cannot be slowed, or "" */
 	struct gw_source_disks *disks; /* NULL: none are copied */
-	bool holes;		/* say what became a hole since it was sent */
 	struct gw_image_source *image; /* owned by image.c */
 	struct gw_senders *senders; /* sender.h; NULL: no channels */
 	unsigned int features;	/* of godwit's greeting: both sides have them */
@@ -92,6 +91,13 @@ struct gw_source {
 	/* bytes/s of the last pass that was long enough to tell */
 	uint64_t bandwidth;
 	uint64_t ram_rate; /* and of guest memory, shrunk or not */
+	/* the pages of the current pass, and the numbers before it */
+	struct gw_pass_count count;
+	struct godwit_stats counted;
+	/* holes.c: pages read since the last look, and when something was last
+	 * taken out of each file */
+	struct gw_bitmap fresh[GW_RAM_MAX_BLOCKS];
+	struct timespec punched[GW_RAM_MAX_BLOCKS];
 	/* bytes and time of the current pass */
 	uint64_t pass_bytes;
 	int64_t pass_ns;
@@ -106,7 +112,9 @@ int gw_source_pass_mark(struct gw_source *s, struct gw_error *err);
 int gw_source_pass_scan(struct gw_source *s, struct gw_error *err);
 int gw_source_pass_part(struct gw_source *s, struct gw_error *err);
 int gw_source_pass_send(struct gw_source *s, bool last, struct gw_error *err);
-int gw_source_pass_holes(struct gw_source *s, struct gw_error *err);
+/* [@first, @first + @n) is a hole: what was sent of it becomes zeros. */
+int gw_source_send_hole(struct gw_source *s, int block, uint64_t first,
+			uint64_t n, struct gw_error *err);
 int gw_source_pass_pace(struct gw_source *s, struct gw_error *err);
 /* A target wrote something, busy since @since_ns: account for it, keep to the
  * limit, look at the peer. */
@@ -122,6 +130,11 @@ void gw_source_unthrottle(struct gw_source *s);
 
 /* advice.c: it does not converge; why, and what would help */
 int gw_source_give_up(struct gw_source *s, struct gw_error *err);
+
+/* holes.c: pages that the VM gives back meanwhile */
+int gw_source_holes_init(struct gw_source *s, struct gw_error *err);
+void gw_source_holes_fini(struct gw_source *s);
+int gw_source_holes(struct gw_source *s, bool last, struct gw_error *err);
 
 /* godwit.c */
 int gw_source_flush(struct gw_source *s, struct gw_error *err);

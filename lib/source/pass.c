@@ -103,6 +103,65 @@ int gw_source_pass_pace(struct gw_source *s, struct gw_error *err)
 
 /* --- sending ------------------------------------------------------------ */
 
+/*
+ * [@first, @first + @n) is a hole. What was sent of it becomes zeros at the
+ * destination, the rest never was anything.
+ */
+int gw_source_send_hole(struct gw_source *s, int block, uint64_t first,
+			uint64_t n, struct gw_error *err)
+{
+	struct gw_ramblock *b = &s->c.vm->ram.block[block];
+	uint64_t end = first + n, len;
+	int r = 0;
+
+	s->now->given_back += n;
+	for (; !r && first < end; first += len) {
+		bool sent = gw_bitmap_clear(&b->placed, first);
+
+		for (len = 1; first + len < end &&
+			      gw_bitmap_test(&b->placed, first + len) == sent;
+		     len++)
+			gw_bitmap_clear(&b->placed, first + len);
+		if (!sent) {
+			s->count.holes += len;
+			r = s->to->hole(s, block, first, len, err);
+			continue;
+		}
+		gw_encode_zeros(&s->encode, block, first, len);
+		r = s->to->zeros(s, block, first, len, err);
+	}
+	return r;
+}
+
+/*
+ * Pages that were dirty a moment ago, at most 64. A hole is not read: that
+ * would allocate it. A page that is given back after this look is read as
+ * zeros; one that is used again is dirty again.
+ */
+static int send_run(struct gw_source *s, int block, uint64_t first, uint64_t n,
+		    struct gw_error *err)
+{
+	struct gw_ramblock *b = &s->c.vm->ram.block[block];
+	uint64_t end = first + n, len;
+	int r = 0;
+
+	s->count.pages += n;
+	for (; !r && first < end; first += len) {
+		bool hole;
+
+		r = gw_extent_alike(b, first, end - first, &len, &hole, err);
+		if (r)
+			break;
+		if (hole) {
+			r = gw_source_send_hole(s, block, first, len, err);
+			continue;
+		}
+		gw_bitmap_set_range(&b->placed, first, len);
+		r = s->to->pages(s, block, first, (uint32_t)len, err);
+	}
+	return r;
+}
+
 static int send_block(struct gw_source *s, int block, struct gw_error *err)
 {
 	struct gw_ramblock *b = &s->c.vm->ram.block[block];
@@ -110,58 +169,9 @@ static int send_block(struct gw_source *s, int block, struct gw_error *err)
 	int r = 0;
 
 	while (!r && (n = gw_bitmap_take_run(&b->dirty, at, &first))) {
-		r = s->to->pages(s, block, first, (uint32_t)n, err);
+		r = send_run(s, block, first, n, err);
 		at = first + n;
 		s->now->remaining -= n * GW_PAGE_SIZE;
-	}
-	return r;
-}
-
-/* Zero at the destination what was sent of the hole [@at, @end), unread. */
-static int send_hole(struct gw_source *s, int block, uint64_t at, uint64_t end,
-		     struct gw_error *err)
-{
-	struct gw_ramblock *b = &s->c.vm->ram.block[block];
-	uint64_t first, n;
-	int r = 0;
-
-	while (!r && at < end &&
-	       (n = gw_bitmap_next_run(&b->placed, at, 64, &first)) &&
-	       first < end) {
-		at = first + n < end ? first + n : end;
-		for (uint64_t page = first; page < at; page++)
-			if (gw_bitmap_clear(&b->dirty, page))
-				s->now->remaining -= GW_PAGE_SIZE;
-		gw_encode_zeros(&s->encode, block, first, at - first);
-		r = s->to->zeros(s, block, first, at - first, err);
-	}
-	return r;
-}
-
-/*
- * Pages that were sent and are holes now: the guest gave them back (balloon,
- * free-page reporting). No tracker reports that, for nothing was written, and
- * the guest has no use for what they held; but before all RAM is compared
- * they have to be zero on the other side too.
- */
-int gw_source_pass_holes(struct gw_source *s, struct gw_error *err)
-{
-	struct gw_ram *ram = &s->c.vm->ram;
-	int r = 0;
-
-	for (int i = 0; i < ram->nblocks && !r; i++) {
-		struct gw_ramblock *b = &ram->block[i];
-		uint64_t at = 0, start, len;
-
-		while (at < b->used_length && !r) {
-			r = gw_extent_next(b, at, &start, &len, err);
-			if (!r && !len)
-				start = b->used_length;
-			if (!r)
-				r = send_hole(s, i, at >> GW_PAGE_BITS,
-					      start >> GW_PAGE_BITS, err);
-			at = start + len;
-		}
 	}
 	return r;
 }
@@ -189,6 +199,35 @@ static void measure(struct gw_source *s)
 					 (double)s->pass_ns);
 }
 
+static uint64_t deltas(const struct godwit_stats *s)
+{
+	return s->xbzrle_pages - s->xbzrle_overflow;
+}
+
+/* The pass is out, or is being written by nobody any more. */
+static void count(struct gw_source *s)
+{
+	struct godwit_stats *was = &s->counted, *now = s->now;
+	struct gw_pass_count *c = &s->count;
+
+	gw_encode_stats(&s->encode, now);
+	c->pass = now->pass;
+	c->normal = now->normal - was->normal;
+	c->duplicate = now->duplicate - was->duplicate;
+	c->skipped = now->skipped - was->skipped;
+	c->deltas = deltas(now) - deltas(was);
+	gw_debug("pass %u: %llu pages: %llu normal, %llu zero, %llu left out, %llu as differences, %llu given back",
+		 c->pass, (unsigned long long)c->pages,
+		 (unsigned long long)c->normal,
+		 (unsigned long long)c->duplicate,
+		 (unsigned long long)c->skipped, (unsigned long long)c->deltas,
+		 (unsigned long long)c->holes);
+	if (s->c.pass_done)
+		s->c.pass_done(c, s->c.pass_arg);
+	*was = *now;
+	memset(c, 0, sizeof(*c));
+}
+
 /* Send what the bitmaps hold. */
 int gw_source_pass_send(struct gw_source *s, bool last, struct gw_error *err)
 {
@@ -202,9 +241,11 @@ int gw_source_pass_send(struct gw_source *s, bool last, struct gw_error *err)
 		r = send_block(s, i, err);
 	if (!r)
 		r = s->to->pass_end(s, last, err);
-	if (!r)
-		measure(s);
-	return r;
+	if (r)
+		return r;
+	measure(s);
+	count(s);
+	return 0;
 }
 
 /* What a scan found while the VM runs: drain, then send it as one PART. */
@@ -213,6 +254,8 @@ int gw_source_pass_part(struct gw_source *s, struct gw_error *err)
 	struct gw_vm *vm = s->c.vm;
 	int r = vm->info.direct_io ? vm->ops->drain(vm, err) : 0;
 
+	if (!r)
+		r = gw_source_holes(s, false, err);
 	gw_encode_pass(&s->encode);
 	if (!r)
 		r = s->to->pass_begin(s, false, err);
@@ -253,7 +296,7 @@ static int mark_extents(struct gw_source *s, int block, struct gw_extent *e,
 		at = start + len;
 	} while (!r && len);
 	s->now->populated += populated;
-	s->now->skipped += (b->used_length - populated) >> GW_PAGE_BITS;
+	s->now->unpopulated += (b->used_length - populated) >> GW_PAGE_BITS;
 	return r;
 }
 
@@ -271,6 +314,7 @@ int gw_source_pass_mark(struct gw_source *s, struct gw_error *err)
 
 	if (!e)
 		return gw_fail(err, ENOMEM, "no memory for a list of extents");
+	r = gw_source_holes_init(s, err);
 	s->now->pass = 1;
 	for (int i = 0; i < ram->nblocks && !r; i++)
 		r = mark_extents(s, i, e, err);

@@ -239,8 +239,6 @@ static void sort_page(struct gw_senders *ss, struct gw_sender *c, int block,
 	if (ss->plan.encode)
 		what = gw_encode_page(&ss->s->encode, block, page, host, copy,
 				      delta, &len);
-	if (ss->plan.placed && what != GW_ENCODED_ZERO)
-		gw_bitmap_set(&b->placed, page);
 	switch (what) {
 	case GW_ENCODED_SAME:
 		break;

@@ -23,7 +23,6 @@ struct gw_senders_plan {
 	bool choose; /* compress only what is worth it (choice.h) */
 	bool encode; /* zero pages and deltas are found here (encode.h) and go
 		      * in packets; else pages go as they are */
-	bool placed; /* note in the blocks what went whole */
 };
 
 /* Connect the channels to s->c.uri and start them. s->senders is set also on

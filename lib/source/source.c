@@ -195,6 +195,7 @@ static void free_source(struct gw_source *s)
 	gw_source_disks_free(s);
 	gw_encode_fini(&s->encode);
 	free(s->stage);
+	gw_source_holes_fini(s);
 	gw_reader_fini(&s->in);
 	XXH3_freeState(s->device_hash);
 	free(s);

@@ -23,6 +23,15 @@
 #include "vm/vm.h"
 #include "wire/hello.h"
 
+/* What became of the pages of a pass: @pages is the sum of the others. */
+struct gw_pass_count {
+	uint32_t pass;
+	uint64_t pages;
+	uint64_t normal, duplicate, skipped; /* as in godwit_stats */
+	uint64_t deltas; /* XBZRLE's, and what had not changed */
+	uint64_t holes;	 /* given back before they were sent: nothing was */
+};
+
 struct gw_source_config {
 	struct gw_vm *vm;
 	/* where it goes: one of the two; both stay the caller's */
@@ -35,6 +44,9 @@ struct gw_source_config {
 	const struct godwit_params *params;
 	const struct gw_cancel *cancel; /* may be NULL */
 	struct gw_progress *progress;
+	/* optional: a pass has ended */
+	void (*pass_done)(const struct gw_pass_count *c, void *arg);
+	void *pass_arg;
 };
 
 /* Further connections that carry the pages, as the parameters ask for them:

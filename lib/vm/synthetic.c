@@ -19,6 +19,8 @@
 #define MAX_BLOCKS  4
 #define MAX_THREADS 16
 #define ZERO_BIT    0x80000000u /* in a generation: the page was cleared */
+#define FREED_BIT   0x40000000u /* it was given back to the host */
+#define GEN_BITS    0x3fffffffu
 #define MAGIC	    0x67775359u /* "gwSY" */
 
 struct synthetic {
@@ -72,6 +74,21 @@ static void write_page(struct synthetic *s, int block, uint64_t page,
 		__atomic_store_n(&p[i], gen & ZERO_BIT ? 0 : w + i,
 				 __ATOMIC_RELAXED);
 	__atomic_store_n(&s->gen[block][page], gen, __ATOMIC_RELAXED);
+}
+
+/* As a balloon does: punched out of the file, and out of the page table. */
+static void give_back(struct synthetic *s, int block, uint64_t page,
+		      uint32_t gen)
+{
+	uint8_t *p = s->mem[block] + (page << GW_PAGE_BITS);
+
+	if (fallocate(s->vm.ram.block[block].fd,
+		      FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		      (off_t)(page << GW_PAGE_BITS), GW_PAGE_SIZE) ||
+	    madvise(p, GW_PAGE_SIZE, MADV_DONTNEED))
+		return; /* as if it had been refused */
+	__atomic_store_n(&s->gen[block][page], gen | ZERO_BIT | FREED_BIT,
+			 __ATOMIC_RELAXED);
 }
 
 /* --- writers ------------------------------------------------------------ */
@@ -156,10 +173,13 @@ static void *writer(void *arg)
 		block = (int)((x >> 8) % (uint64_t)s->c.nblocks);
 		page = (x >> 16) % (s->c.working_set / stride) * stride +
 		       (uint64_t)w->index;
-		gen = (s->gen[block][page] & ~ZERO_BIT) + 1;
+		gen = (s->gen[block][page] & GEN_BITS) + 1;
 		if ((x & 0xff) * 100 < s->c.zero_percent * 256ULL)
 			gen |= ZERO_BIT;
-		write_page(s, block, page, gen);
+		if ((x >> 56) * 100 < s->c.free_percent * 256ULL)
+			give_back(s, block, page, gen);
+		else
+			write_page(s, block, page, gen);
 		__atomic_fetch_add(&s->writes, 1, __ATOMIC_RELAXED);
 		x = mix(x + 0x9e3779b97f4a7c15ULL);
 		n++;
@@ -542,6 +562,17 @@ int gw_synthetic_check(struct gw_vm *vm, struct gw_error *err)
 	if (was)
 		set_run(s, true);
 	return r;
+}
+
+uint64_t gw_synthetic_given_back(struct gw_vm *vm)
+{
+	struct synthetic *s = of(vm);
+	uint64_t n = 0;
+
+	for (int b = 0; b < s->c.nblocks; b++)
+		for (uint64_t i = 0; i < s->c.nbytes >> GW_PAGE_BITS; i++)
+			n += !!(s->gen[b][i] & FREED_BIT);
+	return n;
 }
 
 bool gw_synthetic_running(struct gw_vm *vm)

@@ -34,6 +34,7 @@ struct gw_synthetic_config {
 	uint64_t pages_per_s;  /* each writer; 0: as fast as it can */
 	uint64_t working_set;  /* pages of each block the writers choose from */
 	unsigned int zero_percent; /* of the writes that clear the page */
+	unsigned int free_percent; /* that give it back to the host instead */
 	bool waiting;	       /* a destination */
 	const char *machine;   /* NULL: "synthetic" */
 	enum gw_synthetic_fault fault;
@@ -46,6 +47,9 @@ struct gw_vm *gw_synthetic_open(const struct gw_synthetic_config *c,
 /* Does every page hold what it must? While paused, or it pauses for it.
  * Return: 0 or -EBADMSG naming the first page. */
 int gw_synthetic_check(struct gw_vm *vm, struct gw_error *err) GW_MUST_CHECK;
+
+/* Pages that are given back now; while it stands. */
+uint64_t gw_synthetic_given_back(struct gw_vm *vm);
 
 /* Do its writers run now? */
 bool gw_synthetic_running(struct gw_vm *vm);

@@ -19,7 +19,8 @@ static const struct {
 		 { "xbzrle", GW_FEATURE_XBZRLE },
 		 { "zlib", GW_FEATURE_ZLIB },
 		 { "zstd", GW_FEATURE_ZSTD },
-		 { "disks", GW_FEATURE_DISKS } };
+		 { "disks", GW_FEATURE_DISKS },
+		 { "skip-zero-pages", GW_FEATURE_SKIP_ZERO } };
 
 #define NFEATURES (sizeof(features) / sizeof(features[0]))
 

@@ -28,6 +28,10 @@
 #define GW_FEATURE_ZLIB	   (1u << 3) /* "zlib": on channels */
 #define GW_FEATURE_ZSTD	   (1u << 4) /* "zstd": on channels */
 #define GW_FEATURE_DISKS   (1u << 5) /* "disks": copied by NBD */
+/* "skip-zero-pages": a destination promises that all of its RAM reads as zero
+ * before the first page comes; a source then leaves zero pages out of its
+ * first pass */
+#define GW_FEATURE_SKIP_ZERO (1u << 6)
 
 #define GW_HELLO_MAX_CONNECTIONS 128u
 #define GW_HELLO_SESSION	 16u /* bytes */

@@ -20,6 +20,9 @@
  *   gw.file=MIB	size of the file in tmpfs (4)
  *   gw.touch=MIB	memory written once, before the first tick
  *   gw.clear=MIB	memory written and made zero again, before that
+ *   gw.free=MIB	memory written and given back, before the first tick
+ *   gw.cache=MIB	the beginning of /dev/vda read through the page cache,
+ *			before the first tick
  *   gw.dirty=MIB:PAGES_PER_S[:BYTES]
  *			pages rewritten at random; PAGES_PER_S 0 is full speed.
  *			Each rewrite changes BYTES of the page (all of it)
@@ -89,6 +92,8 @@ static struct {
 	uint64_t file_mib;
 	uint64_t touch_mib;
 	uint64_t clear_mib;
+	uint64_t free_mib;
+	uint64_t cache_mib;
 	uint64_t dirty_mib;
 	uint64_t dirty_rate;
 	uint64_t dirty_bytes;
@@ -365,6 +370,31 @@ static void clear_write(void)
 	memset(p, 1, bytes);
 	__asm__ volatile("" : : "r"(p) : "memory");
 	memset(p, 0, bytes);
+}
+
+/* Populated, and free: what it held is nobody's any more. */
+static void free_write(void)
+{
+	size_t bytes = conf.free_mib * MIB;
+	uint64_t *p = bytes ? get_memory(bytes, "gw.free") : NULL;
+
+	for (size_t i = 0; i < bytes / GW_PAGE; i++)
+		gw_fill(p + i * GW_WORDS, GW_WORDS, TOUCH_SEED - i);
+	if (p)
+		munmap(p, bytes);
+}
+
+static void cache_read(void)
+{
+	static char buffer[1 << 16];
+	int fd = conf.cache_mib ? open(DISK_PATH, O_RDONLY) : -1;
+
+	if (conf.cache_mib && fd < 0)
+		give_up("gw.cache: %s: %s", DISK_PATH, strerror(errno));
+	for (uint64_t at = 0; at < conf.cache_mib * MIB; at += sizeof(buffer))
+		if (read(fd, buffer, sizeof(buffer)) != sizeof(buffer))
+			give_up("gw.cache=%" PRIu64 ": %s is smaller",
+				conf.cache_mib, DISK_PATH);
 }
 
 static void touch_step(uint64_t pages)
@@ -839,6 +869,8 @@ static void parse_option(const char *option)
 		{ "file", "MIB", { &conf.file_mib }, 1 },
 		{ "touch", "MIB", { &conf.touch_mib }, 1 },
 		{ "clear", "MIB", { &conf.clear_mib }, 1 },
+		{ "free", "MIB", { &conf.free_mib }, 1 },
+		{ "cache", "MIB", { &conf.cache_mib }, 1 },
 		{ "dirty", "MIB:PAGES_PER_S[:BYTES]",
 		  { &conf.dirty_mib, &conf.dirty_rate, &conf.dirty_bytes }, 3 },
 		{ "zero", "PERCENT", { &conf.zero_percent }, 1 },
@@ -929,6 +961,8 @@ int main(void)
 	file_write();
 	clear_write();
 	touch_write();
+	free_write();
+	cache_read();
 	dirty_prepare();
 	disk_prepare();
 	if (dirty.pages)

@@ -83,7 +83,8 @@ find_mapping(struct gw_qemu *q, const struct gw_agent_ram *maps,
 }
 
 static int add_backend(struct gw_qemu *q, const struct gw_agent_ram *maps,
-		       const char *id, uint64_t size, struct gw_error *err)
+		       const char *id, uint64_t size, bool keep,
+		       struct gw_error *err)
 {
 	const struct gw_agent_mapping *m = find_mapping(q, maps, id, size);
 	char idstr[GW_IDSTR_MAX + 1];
@@ -105,14 +106,33 @@ static int add_backend(struct gw_qemu *q, const struct gw_agent_ram *maps,
 	if (!b)
 		return -EINVAL;
 	b->peer_addr = m->addr;
+	b->keep = keep;
 	gw_info("RAM block '%s': %llu bytes at 0x%llx in QEMU", idstr,
 		(unsigned long long)size, (unsigned long long)m->addr);
 	return 0;
 }
 
+/* -overcommit mem-lock=on. */
+static bool is_locked(struct gw_qemu *q)
+{
+	char path[64], line[128];
+	unsigned long kib = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)q->pid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "VmLck: %lu", &kib) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return kib > 0;
+}
+
 static int add_all(struct gw_qemu *q, const struct gw_agent_ram *maps,
 		   json_t *memdevs, struct gw_error *err)
 {
+	bool locked = is_locked(q);
 	json_t *v;
 	size_t i;
 	int r = 0;
@@ -120,17 +140,19 @@ static int add_all(struct gw_qemu *q, const struct gw_agent_ram *maps,
 	json_array_foreach(memdevs, i, v) {
 		const char *id = NULL;
 		json_int_t size = 0;
-		int share = 0;
+		int share = 0, prealloc = 0;
 
-		if (json_unpack(v, "{s?s, s:I, s?b}", "id", &id, "size", &size,
-				"share", &share) || !id || size <= 0)
+		if (json_unpack(v, "{s?s, s:I, s?b, s?b}", "id", &id, "size",
+				&size, "share", &share, "prealloc",
+				&prealloc) || !id || size <= 0)
 			return gw_fail(err, EPROTO,
 				       "query-memdev lists a backend without id or size");
 		if (!share)
 			return gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
 					  "RAM backend '%s' (%lld bytes) is private to QEMU, so it cannot be moved from outside: start the VM with 'godwit run', which shares it",
 					  id, (long long)size);
-		r = add_backend(q, maps, id, (uint64_t)size, err);
+		r = add_backend(q, maps, id, (uint64_t)size,
+				locked || prealloc, err);
 		if (r)
 			return r;
 	}
