@@ -129,6 +129,8 @@ struct godwit_params {
 	int64_t max_downtime_ns;     /* 0: none; rather this downtime, at the
 					least that is left, than giving up */
 	const char *disks;	     /* "none", "full", "incremental" */
+	const char *free_page_hint;  /* "none", "agent": ask the one in the guest
+					which pages need not be sent */
 };
 
 GODWIT_API void godwit_params_init(struct godwit_params *p);
@@ -177,6 +179,15 @@ struct godwit_stats {
 	double xbzrle_encoding_rate;  /* last pass: bytes of pages per byte sent */
 	/* convergence */
 	uint32_t cpu_throttle_percentage; /* now; 0: not throttled */
+	/* free page hints, pages; all 0 unless somebody was asked */
+	bool hint_asked;
+	uint64_t hinted;	      /* said to be free, so not sent in bulk */
+	uint64_t hinted_late;	      /* sent before, or never populated */
+	uint64_t hinted_stale;	      /* answers to another question, or too
+					 late for any */
+	uint64_t hinted_refused;      /* ranges that are not the VM's memory */
+	uint64_t hinted_absent;	      /* with verify: never sent, and so not
+					 compared with the source: zero there */
 };
 
 /* Called at most ten times a second and at every change of status. */
@@ -280,6 +291,30 @@ struct godwit_peer {
 GODWIT_API int godwit_probe(struct godwit_op *op, const char *uri,
 			    struct godwit_peer *peer,
 			    struct godwit_error *err);
+
+/*
+ * Free page hints, for a VMM that knows which pages its guest does not use. A
+ * hint may only say what the guest knew after it was asked, so: @fn is called
+ * with an id when hints are wanted, and with 0 when they no longer are. Ask
+ * the guest then, not before; what it says is an answer to that id. A page it
+ * uses again at any time is sent, as it was written. Call it before the
+ * operation begins; @fn is called from the operation's thread and must not
+ * wait.
+ */
+typedef void (*godwit_hints_fn)(uint32_t id, void *data);
+GODWIT_API void godwit_op_want_hints(struct godwit_op *op, godwit_hints_fn fn,
+				     void *data);
+
+/*
+ * Bytes [@offset, @offset + @length) of RAM block @block were free when the
+ * guest, asked because of @id, looked. Only whole pages count. What the
+ * destination has there is zeros, or what the guest wrote since. Any thread.
+ * Return: 0, also for pages that were sent already; -ESTALE: hints for @id are
+ * not wanted any more, or not yet; -EINVAL: there is no such memory.
+ */
+GODWIT_API int godwit_hint_free(struct godwit_op *op, uint32_t id,
+				const char *block, uint64_t offset,
+				uint64_t length);
 
 /* A copy of the current numbers; any thread. */
 GODWIT_API void godwit_op_stats(struct godwit_op *op,

@@ -6,6 +6,7 @@
 #include "base/cancel.h"
 #include "base/progress.h"
 #include "godwit.h"
+#include "hint/hint.h"
 #include "vm/vm.h"
 
 struct godwit_op {
@@ -13,6 +14,7 @@ struct godwit_op {
 	struct godwit_params params;
 	struct gw_cancel cancel;
 	struct gw_progress progress;
+	struct gw_hint hint;
 };
 
 /* Does it make sense where both sides talk? A file has nobody at its end. */

@@ -71,6 +71,8 @@ struct gw_source {
 	size_t staged;
 	bool verify; /* one of the sides asked for it */
 	struct gw_limit limit;
+	bool asks_guest;	/* hints.c: vm->ops->hint_ask() is possible */
+	bool hinting;		/* hints.c: the window is open */
 	bool holes;		/* say what became a hole since it was sent */
 	struct gw_image_source *image; /* owned by image.c */
 	bool in_section;	/* between a section's header and its EOS */
@@ -101,6 +103,17 @@ int gw_source_pass_pace(struct gw_source *s, struct gw_error *err);
  * limit, look at the peer. */
 int gw_source_moved(struct gw_source *s, int64_t since_ns,
 		    struct gw_error *err);
+
+/* hints.c, in the order of a migration; none does anything without hints */
+void gw_source_hints_setup(struct gw_source *s);
+void gw_source_hints_open(struct gw_source *s);
+void gw_source_hints_account(struct gw_source *s);
+int gw_source_hints_close(struct gw_source *s, struct gw_error *err);
+/* Pages hinted free and not written since are zero at the destination: their
+ * hashes become 0, *@any is set again. */
+void gw_source_hints_hide(struct gw_source *s, int block, uint64_t first,
+			  uint32_t n, uint64_t *hash, bool *any);
+void gw_source_hints_end(struct gw_source *s);
 
 /* godwit.c */
 int gw_source_flush(struct gw_source *s, struct gw_error *err);

@@ -21,6 +21,7 @@
 
 #include "base/cancel.h"
 #include "base/error.h"
+#include "hint/hint.h"
 #include "image/sink.h"
 #include "ram/block.h"
 #include "track/track.h"
@@ -61,6 +62,15 @@ struct gw_vm_ops {
 	/* Every transfer that pinned a page before the call has landed when
 	 * it returns. vCPUs keep running. */
 	int (*drain)(struct gw_vm *vm, struct gw_error *err);
+
+	/* Optional: get ready to ask the guest which pages are free, as hints
+	 * to @h. Nothing is asked yet. -ENOTSUP and so on: it cannot be
+	 * asked. */
+	int (*hint_begin)(struct gw_vm *vm, struct gw_hint *h,
+			  struct gw_error *err);
+	/* Ask; answers come from any thread as hints with @id. 0: no more. */
+	void (*hint_ask)(struct gw_vm *vm, uint32_t id);
+	void (*hint_end)(struct gw_vm *vm); /* idempotent */
 
 	/* Ask the VMM to stop the VM and get its device state ready. Returns
 	 * at once. */

@@ -21,7 +21,7 @@ TOP = os.path.dirname(os.path.dirname(HERE))
 BUILD = os.environ.get("GODWIT_BUILD", os.path.join(TOP, "build"))
 DEPS = os.environ.get("GODWIT_DEPS", os.path.join(TOP, ".deps"))
 GODWIT = os.path.join(BUILD, "cli", "godwit")
-GUEST = os.path.join(DEPS, "guest")
+GUEST = os.environ.get("GODWIT_GUEST", os.path.join(DEPS, "guest"))
 BOOT_S = 120  # until the first tick, on a busy machine
 TICK = re.compile(r"^tick (\d+) (\d+) sum=([0-9a-f]{16}) dirty=(\d+) "
                   r"direct=(\d+) bad=(\d+)$")

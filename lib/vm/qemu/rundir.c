@@ -196,6 +196,7 @@ static bool is_ours(const char *name)
 	static const char *const files[] = { "vm.json",	    "monitors.cfg",
 					     "qmp.sock",    "status.sock",
 					     "agent.sock",  "move.lock",
+					     "free-pages.sock",
 					     "handover.json" };
 
 	for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) {

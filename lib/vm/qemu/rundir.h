@@ -10,6 +10,7 @@
  *	BASE/NAME/qmp.sock	QMP, for the one godwit that moves the VM
  *	BASE/NAME/status.sock	QMP, for list
  *	BASE/NAME/agent.sock	the agent in QEMU
+ *	BASE/NAME/free-pages.sock  the agent in the guest, with a port for it
  *	BASE/NAME/move.lock	locked by, and with the pid of, who moves it
  *	BASE/NAME/handover.json	struct gw_note
  *
