@@ -19,6 +19,8 @@
 #define MAX_BLOCKS  4
 #define MAX_THREADS 16
 #define ZERO_BIT    0x80000000u /* in a generation: the page was cleared */
+#define FREE_BIT    0x40000000u /* the guest does not care what it holds */
+#define FLAGS	    (ZERO_BIT | FREE_BIT)
 #define MAGIC	    0x67775359u /* "gwSY" */
 
 struct synthetic {
@@ -73,6 +75,25 @@ static void write_page(struct synthetic *s, int block, uint64_t page,
 	__atomic_store_n(&s->gen[block][page], gen, __ATOMIC_RELAXED);
 }
 
+/*
+ * What a kernel does: a page that is free stops being free before somebody
+ * writes to it. Its bytes stay as they are when it is freed.
+ */
+static void use_or_free(struct synthetic *s, int block, uint64_t page,
+			uint64_t random)
+{
+	uint32_t *now = &s->gen[block][page], gen = (*now & ~FLAGS) + 1;
+
+	if ((random >> 56) * 100 < s->c.free_percent * 256ULL) {
+		__atomic_store_n(now, gen | FREE_BIT, __ATOMIC_SEQ_CST);
+		return;
+	}
+	__atomic_store_n(now, *now & ~FREE_BIT, __ATOMIC_SEQ_CST);
+	if ((random & 0xff) * 100 < s->c.zero_percent * 256ULL)
+		gen |= ZERO_BIT;
+	write_page(s, block, page, gen);
+}
+
 /* --- writers ------------------------------------------------------------ */
 
 struct writer {
@@ -103,7 +124,6 @@ static void *writer(void *arg)
 	while (may_run(s)) {
 		int block;
 		uint64_t page;
-		uint32_t gen;
 
 		if (!n) { /* the seed is known when the VM runs, not before */
 			x = mix(s->c.seed + 77 + (uint64_t)w->index);
@@ -112,10 +132,7 @@ static void *writer(void *arg)
 		block = (int)((x >> 8) % (uint64_t)s->c.nblocks);
 		page = (x >> 16) % (s->c.working_set / stride) * stride +
 		       (uint64_t)w->index;
-		gen = (s->gen[block][page] & ~ZERO_BIT) + 1;
-		if ((x & 0xff) * 100 < s->c.zero_percent * 256ULL)
-			gen |= ZERO_BIT;
-		write_page(s, block, page, gen);
+		use_or_free(s, block, page, x);
 		__atomic_fetch_add(&s->writes, 1, __ATOMIC_RELAXED);
 		x = mix(x + 0x9e3779b97f4a7c15ULL);
 		n++;
@@ -471,6 +488,8 @@ static int check_page(struct synthetic *s, int b, uint64_t page,
 	uint32_t gen = s->gen[b][page];
 	uint64_t w = gen && !(gen & ZERO_BIT) ? word0(s, b, page, gen) : 0;
 
+	if (gen & FREE_BIT)
+		return 0;
 	for (unsigned int i = 0; i < GW_PAGE_SIZE / 8; i++)
 		if (p[i] != (w ? w + i : 0))
 			return gw_fail(err, EBADMSG,
@@ -493,6 +512,12 @@ int gw_synthetic_check(struct gw_vm *vm, struct gw_error *err)
 	if (was)
 		set_run(s, true);
 	return r;
+}
+
+bool gw_synthetic_is_free(struct gw_vm *vm, int block, uint64_t page)
+{
+	return __atomic_load_n(&of(vm)->gen[block][page], __ATOMIC_SEQ_CST) &
+	       FREE_BIT;
 }
 
 bool gw_synthetic_running(struct gw_vm *vm)

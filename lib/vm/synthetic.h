@@ -33,6 +33,7 @@ struct gw_synthetic_config {
 	uint64_t pages_per_s;  /* each writer; 0: as fast as it can */
 	uint64_t working_set;  /* pages of each block the writers choose from */
 	unsigned int zero_percent; /* of the writes that clear the page */
+	unsigned int free_percent; /* of the writes that free it instead */
 	bool waiting;	       /* a destination */
 	const char *machine;   /* NULL: "synthetic" */
 	enum gw_synthetic_fault fault;
@@ -45,6 +46,9 @@ struct gw_vm *gw_synthetic_open(const struct gw_synthetic_config *c,
 /* Does every page hold what it must? While paused, or it pauses for it.
  * Return: 0 or -EBADMSG naming the first page. */
 int gw_synthetic_check(struct gw_vm *vm, struct gw_error *err) GW_MUST_CHECK;
+
+/* Is the page free now? As soon as this returns it may not be any more. */
+bool gw_synthetic_is_free(struct gw_vm *vm, int block, uint64_t page);
 
 /* Do its writers run now? */
 bool gw_synthetic_running(struct gw_vm *vm);
