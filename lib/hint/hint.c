@@ -11,6 +11,7 @@
 
 /* 0 and 1 are STOP and DONE of the balloon; its ids begin here. */
 #define FIRST_ID 0x80000000u
+#define STEP	 65536u /* pages taken out under the lock at once */
 
 void gw_hint_init(struct gw_hint *h)
 {
@@ -70,6 +71,7 @@ int gw_hint_open(struct gw_hint *h, struct gw_ram *ram, uint32_t *id,
 		return r;
 	memset(&h->stats, 0, sizeof(h->stats));
 	h->ram = ram;
+	__atomic_store_n(&h->closing, false, __ATOMIC_RELEASE);
 	h->id = h->last_id = *id = new_id(h->last_id);
 	return 0;
 }
@@ -77,14 +79,15 @@ int gw_hint_open(struct gw_hint *h, struct gw_ram *ram, uint32_t *id,
 /* Hints are applied under the lock: after this none touches a bitmap. */
 void gw_hint_close(struct gw_hint *h)
 {
+	__atomic_store_n(&h->closing, true, __ATOMIC_RELEASE);
 	GW_LOCKED(&h->lock);
 	h->id = 0;
 }
 
 void gw_hint_end(struct gw_hint *h)
 {
+	gw_hint_close(h);
 	GW_LOCKED(&h->lock);
-	h->id = 0;
 	h->ram = NULL;
 }
 
@@ -92,15 +95,8 @@ void gw_hint_reported(struct gw_hint *h)
 {
 	if (!__atomic_load_n(&h->stats.accepted, __ATOMIC_RELAXED))
 		return;
-	for (int i = 0; h->ram && i < h->nabsent; i++) {
-		const struct gw_bitmap *dirty = &h->ram->block[i].dirty;
-		uint64_t at = 0, first, n;
-
-		while ((n = gw_bitmap_next_run(dirty, at, 1 << 20, &first))) {
-			for (at = first; at < first + n; at++)
-				gw_bitmap_clear(&h->absent[i], at);
-		}
-	}
+	for (int i = 0; h->ram && i < h->nabsent; i++)
+		gw_bitmap_subtract(&h->absent[i], &h->ram->block[i].dirty);
 }
 
 static void count(uint64_t *counter, uint64_t n)
@@ -119,22 +115,15 @@ static bool whole_pages(const struct gw_ramblock *b, uint64_t offset,
 	return true;
 }
 
-static void take_out(struct gw_hint *h, int block, uint64_t first,
-		     uint64_t end)
+/* Who clears the bit has the page: we, or the sender. */
+static void take_out(struct gw_hint *h, int block, uint64_t first, uint64_t n)
 {
-	struct gw_bitmap *dirty = &h->ram->block[block].dirty;
-	uint64_t taken = 0;
+	uint64_t taken = gw_bitmap_move_range(&h->absent[block],
+					      &h->ram->block[block].dirty,
+					      first, n);
 
-	for (uint64_t page = first; page < end; page++) {
-		/* Who clears the bit has the page: we, or the sender. */
-		if (!gw_bitmap_clear(dirty, page))
-			continue;
-		gw_bitmap_set(&h->absent[block], page);
-		taken++;
-	}
 	count(&h->stats.accepted, taken);
-	if (end > first)
-		count(&h->stats.late, end - first - taken);
+	count(&h->stats.late, n - taken);
 }
 
 static int refuse(struct gw_hint *h)
@@ -149,38 +138,67 @@ static int stale(struct gw_hint *h, uint64_t length)
 	return -ESTALE;
 }
 
-static int free_locked(struct gw_hint *h, int block, uint64_t offset,
-		       uint64_t length)
+/* The open window is @id, and stays so while the lock is held. */
+static bool is_open(struct gw_hint *h, uint32_t id)
 {
-	uint64_t first, end;
+	return id && id == h->id;
+}
 
-	if (block < 0 || block >= h->ram->nblocks ||
-	    !whole_pages(&h->ram->block[block], offset, length, &first, &end))
+/* Which pages of @block, or of the one that is called @name? Return: 0,
+ * -ESTALE, -EINVAL. */
+static int look_up(struct gw_hint *h, uint32_t id, const char *name,
+		   int *block, uint64_t offset, uint64_t length,
+		   uint64_t *first, uint64_t *end)
+{
+	GW_LOCKED(&h->lock);
+	struct gw_ramblock *b;
+
+	if (!is_open(h, id))
+		return stale(h, length);
+	b = name ? gw_ram_find(h->ram, name) : NULL;
+	if (b)
+		*block = (int)(b - h->ram->block);
+	if ((name && !b) || *block < 0 || *block >= h->ram->nblocks ||
+	    !whole_pages(&h->ram->block[*block], offset, length, first, end))
 		return refuse(h);
-	take_out(h, block, first, end);
 	return 0;
+}
+
+/*
+ * In steps: a guest may call a terabyte free, and call it so again and again,
+ * and who closes the window does not wait for more than one step.
+ */
+static int hint_free(struct gw_hint *h, uint32_t id, const char *name,
+		     int block, uint64_t offset, uint64_t length)
+{
+	uint64_t first, end, n;
+	int r;
+
+	if (__atomic_load_n(&h->closing, __ATOMIC_ACQUIRE))
+		return stale(h, length);
+	r = look_up(h, id, name, &block, offset, length, &first, &end);
+	for (; !r && first < end; first += n) {
+		n = end - first < STEP ? end - first : STEP;
+		if (__atomic_load_n(&h->closing, __ATOMIC_ACQUIRE))
+			return stale(h, (end - first) << GW_PAGE_BITS);
+		GW_LOCKED(&h->lock);
+		if (!is_open(h, id))
+			return stale(h, (end - first) << GW_PAGE_BITS);
+		take_out(h, block, first, n);
+	}
+	return r;
 }
 
 int gw_hint_free_at(struct gw_hint *h, uint32_t id, int block, uint64_t offset,
 		    uint64_t length)
 {
-	GW_LOCKED(&h->lock);
-	if (!id || id != h->id)
-		return stale(h, length);
-	return free_locked(h, block, offset, length);
+	return hint_free(h, id, NULL, block, offset, length);
 }
 
 int gw_hint_free(struct gw_hint *h, uint32_t id, const char *block,
 		 uint64_t offset, uint64_t length)
 {
-	GW_LOCKED(&h->lock);
-	struct gw_ramblock *b;
-
-	if (!id || id != h->id)
-		return stale(h, length);
-	b = gw_ram_find(h->ram, block);
-	return b ? free_locked(h, (int)(b - h->ram->block), offset, length) :
-		   refuse(h);
+	return hint_free(h, id, block, -1, offset, length);
 }
 
 bool gw_hint_absent(const struct gw_hint *h, int block, uint64_t page)

@@ -47,6 +47,7 @@ struct gw_hint {
 	struct gw_ram *ram; /* guarded by lock; NULL: no window was opened */
 	uint32_t id;	    /* guarded by lock; 0: closed */
 	uint32_t last_id;   /* guarded by lock: of the last window */
+	bool closing;	    /* atomic: no new step, before the lock is had */
 	struct gw_hint_stats stats; /* atomic */
 	/* pages taken out and not reported written since; made by open */
 	struct gw_bitmap absent[GW_RAM_MAX_BLOCKS];
@@ -81,7 +82,7 @@ void gw_hint_end(struct gw_hint *h);
  * Any thread: [@offset, @offset + @length) of block @block (its name) was free
  * when the guest looked, asked with @id. Rounded inwards to whole pages.
  * Return: 0, also for pages that were sent already; -ESTALE: @id is not the
- * open window; -EINVAL: no such memory.
+ * open window, or it closed meanwhile; -EINVAL: no such memory.
  */
 int gw_hint_free(struct gw_hint *h, uint32_t id, const char *block,
 		 uint64_t offset, uint64_t length) GW_MUST_CHECK;
