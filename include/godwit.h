@@ -316,6 +316,51 @@ GODWIT_API int godwit_hint_free(struct godwit_op *op, uint32_t id,
 				const char *block, uint64_t offset,
 				uint64_t length);
 
+/*
+ * The device's side of virtio-balloon's free page hinting (virtio 1.2, 5.5.6.6,
+ * VIRTIO_BALLOON_F_FREE_PAGE_HINT), for a VMM with that device. It knows no
+ * virtqueue: give it the elements of the free page queue in their order, and
+ * show the driver what godwit_balloon_cmd_id() says as free_page_hint_cmd_id.
+ */
+struct godwit_balloon;
+
+struct godwit_balloon_ops {
+	/* cmd_id changed: raise a configuration interrupt. NULL: none */
+	void (*config_changed)(void *data);
+	/* Where is guest physical @addr? Name the RAM block in *@block, the
+	 * place in it in *@offset. Return: how much of @len lies there in one
+	 * piece, 0: it is no memory. */
+	uint64_t (*map)(void *data, uint64_t addr, uint64_t len,
+			const char **block, uint64_t *offset);
+};
+
+/* One per device; @ops must outlive it. NULL with @err. */
+GODWIT_API struct godwit_balloon *
+godwit_balloon_new(const struct godwit_balloon_ops *ops, void *data,
+		   struct godwit_error *err);
+GODWIT_API void godwit_balloon_free(struct godwit_balloon *b);
+
+/* Before the operation @op begins: its hints are to come from @b. */
+GODWIT_API void godwit_balloon_use(struct godwit_balloon *b,
+				   struct godwit_op *op);
+
+/* After it, before @op is freed: the driver may have its pages back. */
+GODWIT_API void godwit_balloon_done(struct godwit_balloon *b);
+
+GODWIT_API uint32_t godwit_balloon_cmd_id(struct godwit_balloon *b);
+
+/* An element that the driver wrote, and one that it gives to be written to:
+ * a free range. One thread at a time. */
+GODWIT_API void godwit_balloon_out(struct godwit_balloon *b, const void *buf,
+				   uint64_t len);
+GODWIT_API void godwit_balloon_in(struct godwit_balloon *b, uint64_t addr,
+				  uint64_t len);
+
+/* The driver wrote poison_val; it reset the device. */
+GODWIT_API void godwit_balloon_poison(struct godwit_balloon *b,
+				      uint32_t value);
+GODWIT_API void godwit_balloon_reset(struct godwit_balloon *b);
+
 /* A copy of the current numbers; any thread. */
 GODWIT_API void godwit_op_stats(struct godwit_op *op,
 				struct godwit_stats *stats);

@@ -6,11 +6,11 @@
 
 #include "base/scope.h"
 
-void gw_balloon_init(struct gw_balloon *b, struct gw_hint *hint,
-		     const struct gw_balloon_ops *ops, void *arg)
+void gw_balloon_init(struct gw_balloon *b, const struct gw_balloon_ops *ops,
+		     void *arg)
 {
 	memset(b, 0, sizeof(*b));
-	b->hint = hint;
+	pthread_mutex_init(&b->using, NULL);
 	b->ops = ops;
 	b->arg = arg;
 	b->cmd_id = GW_BALLOON_CMD_DONE;
@@ -20,32 +20,37 @@ void gw_balloon_init(struct gw_balloon *b, struct gw_hint *hint,
 void gw_balloon_fini(struct gw_balloon *b)
 {
 	pthread_mutex_destroy(&b->lock);
+	pthread_mutex_destroy(&b->using);
 }
 
-static void set_cmd(struct gw_balloon *b, uint32_t cmd, uint32_t wanted)
+static void set_cmd(struct gw_balloon *b, uint32_t cmd, struct gw_hint *hint)
 {
 	pthread_mutex_lock(&b->lock);
 	b->cmd_id = cmd;
-	b->wanted = wanted;
+	b->hint = hint;
+	b->wanted = hint ? cmd : 0;
 	b->started = false;
 	pthread_mutex_unlock(&b->lock);
 	if (b->ops->config_changed)
 		b->ops->config_changed(b->arg);
 }
 
-void gw_balloon_begin(struct gw_balloon *b, uint32_t id)
+void gw_balloon_begin(struct gw_balloon *b, struct gw_hint *hint, uint32_t id)
 {
-	set_cmd(b, id, id);
+	set_cmd(b, id, hint);
 }
 
 void gw_balloon_stop(struct gw_balloon *b)
 {
-	set_cmd(b, GW_BALLOON_CMD_STOP, 0);
+	set_cmd(b, GW_BALLOON_CMD_STOP, NULL);
 }
 
 void gw_balloon_done(struct gw_balloon *b)
 {
-	set_cmd(b, GW_BALLOON_CMD_DONE, 0);
+	set_cmd(b, GW_BALLOON_CMD_DONE, NULL);
+	/* A range that is being given was begun before. */
+	pthread_mutex_lock(&b->using);
+	pthread_mutex_unlock(&b->using);
 }
 
 uint32_t gw_balloon_cmd_id(struct gw_balloon *b)
@@ -73,11 +78,12 @@ void gw_balloon_out(struct gw_balloon *b, const void *buf, size_t len)
 }
 
 /* The window that ranges belong to now; 0: none. */
-static uint32_t window(struct gw_balloon *b)
+static uint32_t window(struct gw_balloon *b, struct gw_hint **hint)
 {
 	GW_LOCKED(&b->lock);
 	if (b->started && !b->poisoned) {
 		b->stats.ranges++;
+		*hint = b->hint;
 		return b->wanted;
 	}
 	b->stats.ignored++;
@@ -86,7 +92,9 @@ static uint32_t window(struct gw_balloon *b)
 
 void gw_balloon_in(struct gw_balloon *b, uint64_t addr, uint64_t len)
 {
-	uint32_t id = window(b);
+	GW_LOCKED(&b->using);
+	struct gw_hint *hint;
+	uint32_t id = window(b, &hint);
 	const char *block;
 	uint64_t offset, n;
 
@@ -95,7 +103,7 @@ void gw_balloon_in(struct gw_balloon *b, uint64_t addr, uint64_t len)
 	while (id && len) {
 		n = b->ops->map(b->arg, addr, len, &block, &offset);
 		/* The window closed: the rest does not matter. */
-		if (!n || n > len || gw_hint_free(b->hint, id, block, offset, n))
+		if (!n || n > len || gw_hint_free(hint, id, block, offset, n))
 			return;
 		addr += n;
 		len -= n;

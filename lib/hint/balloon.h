@@ -54,27 +54,29 @@ struct gw_balloon_stats {
 };
 
 struct gw_balloon {
-	struct gw_hint *hint;
 	const struct gw_balloon_ops *ops;
 	void *arg;
+	pthread_mutex_t using; /* held while hints are given; before lock */
 	pthread_mutex_t lock;
 	/* guarded by lock */
 	uint32_t cmd_id;  /* what the driver reads */
+	struct gw_hint *hint; /* of the operation; NULL: none */
 	uint32_t wanted;  /* the window that is open; 0: none */
 	bool started;	  /* the driver answers to it */
 	bool poisoned;
 	struct gw_balloon_stats stats;
 };
 
-void gw_balloon_init(struct gw_balloon *b, struct gw_hint *hint,
-		     const struct gw_balloon_ops *ops, void *arg);
+void gw_balloon_init(struct gw_balloon *b, const struct gw_balloon_ops *ops,
+		     void *arg);
 void gw_balloon_fini(struct gw_balloon *b);
 
-/* The window @id was opened: ask the driver. */
-void gw_balloon_begin(struct gw_balloon *b, uint32_t id);
+/* The window @id of @hint was opened: ask the driver. */
+void gw_balloon_begin(struct gw_balloon *b, struct gw_hint *hint, uint32_t id);
 /* The bulk pass is over: no more. */
 void gw_balloon_stop(struct gw_balloon *b);
-/* The migration is over: the driver has its pages back. */
+/* The migration is over: the driver has its pages back. The hint object is not
+ * touched any more when this returns. */
 void gw_balloon_done(struct gw_balloon *b);
 
 uint32_t gw_balloon_cmd_id(struct gw_balloon *b);

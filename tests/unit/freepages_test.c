@@ -304,7 +304,7 @@ static void balloon_wanted(uint32_t id, void *data)
 	struct guest *g = data;
 
 	if (id)
-		gw_balloon_begin(&g->balloon, id);
+		gw_balloon_begin(&g->balloon, &g->hint, id);
 	else
 		gw_balloon_stop(&g->balloon);
 }
@@ -365,7 +365,7 @@ static void a_balloon_hints_what_is_reused(void)
 
 		guest_init(&g, &ca, &cb, "rate=200M", balloon_driver);
 		g.hint.wanted = balloon_wanted;
-		gw_balloon_init(&g.balloon, &g.hint, &balloon_ops, &g);
+		gw_balloon_init(&g.balloon, &balloon_ops, &g);
 		guest_move(&g);
 		check_moved(&g);
 		CHECK(g.a.progress.now.hinted > 0);

@@ -451,11 +451,11 @@ static void balloon_follows_the_protocol(void)
 
 	begin();
 	interrupts = 0;
-	gw_balloon_init(&balloon, &hint, &balloon_ops, NULL);
+	gw_balloon_init(&balloon, &balloon_ops, NULL);
 	CHECK(gw_balloon_cmd_id(&balloon) == GW_BALLOON_CMD_DONE);
 	gw_balloon_in(&balloon, 0, 8192); /* nobody asked */
 	CHECK(!gw_hint_open(&hint, &ram, &id, &err));
-	gw_balloon_begin(&balloon, id);
+	gw_balloon_begin(&balloon, &hint, id);
 	CHECK(gw_balloon_cmd_id(&balloon) == id && interrupts == 1);
 	gw_balloon_in(&balloon, 0, 8192); /* does not say what it answers */
 	say_id(id - 1);
@@ -501,9 +501,9 @@ static void balloon_with_poison_gives_no_hints(void)
 	uint32_t id;
 
 	begin();
-	gw_balloon_init(&balloon, &hint, &balloon_ops, NULL);
+	gw_balloon_init(&balloon, &balloon_ops, NULL);
 	CHECK(!gw_hint_open(&hint, &ram, &id, &err));
-	gw_balloon_begin(&balloon, id);
+	gw_balloon_begin(&balloon, &hint, id);
 	gw_balloon_poison(&balloon, 0xaaaaaaaa);
 	say_id(id);
 	gw_balloon_in(&balloon, 0, 8192);
