@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Free page hints of a real Linux guest: its agent says what is free while the
 VM moves, and the guest goes on using memory as it likes."""
+import os
+
 import pytest
 
 from harness import (MIB, assert_continues, assert_one_story, each_version,
@@ -61,25 +63,40 @@ def test_without_hints_it_is_all_sent(env):
     assert result["ram"]["transferred"] > 300 * MIB
 
 
-def test_a_guest_that_allocates_and_frees_all_the_time(env):
-    """Pages hinted free are used again while and after they are hinted, in
-    one move after the other. The guest checks every page it wrote."""
-    append = "gw.tick=20 gw.dirty=16:2000 gw.free=200 gw.churn=128:20000 " \
-             "agent=on"
-    guests = [env.guest("a", append=append, memory=512, cpus=2,
-                        run_options=PORT)]
+def hop(env, hops, memory, append):
+    """That many moves, one after the other, all with hints; what each of them
+    was told to be free."""
+    def guest(i, **kw):
+        return env.guest(f"g{i}", append=append, memory=memory, cpus=2,
+                         run_options=PORT, **kw)
+    guests, accepted = [guest(0)], []
     guests[0].wait_tick(20)
-    accepted = []
-    for name in "bcde":
-        guests.append(env.guest(name, append=append, memory=512, cpus=2,
-                                incoming=True, run_options=PORT))
+    for i in range(1, hops + 1):
+        guests.append(guest(i, incoming=True))
         result = move(env, guests[-2], guests[-1], *HINTS,
                       "--downtime-limit", "5s")
         accepted.append(result["free-page-hint"]["accepted"])
+        guests[-2].kill()
     guests[-1].wait_more_ticks(50)
     assert_one_story(*guests)
+    return accepted
+
+
+CHURN = "gw.tick=20 gw.dirty=16:2000 gw.free=200 gw.churn=128:20000 agent=on"
+
+
+def test_a_guest_that_allocates_and_frees_all_the_time(env):
+    """Pages hinted free are used again while and after they are hinted, in
+    one move after the other. The guest checks every page it wrote."""
+    accepted = hop(env, 4, 512, CHURN)
     # A hop may be too quick for its answer, not each of them.
     assert sum(n > 0 for n in accepted) >= 2, accepted
+
+
+@pytest.mark.soak
+def test_the_same_for_many_hops(env):
+    accepted = hop(env, int(os.environ.get("GODWIT_HOPS", "50")), 384, CHURN)
+    assert sum(n > 0 for n in accepted) >= len(accepted) // 2, accepted
 
 
 @pytest.mark.parametrize("agent", ["none", "mute", "garbage"])
