@@ -126,6 +126,7 @@ int cmd_run(int argc, char **argv)
 		{ "memory", required_argument, NULL, 'm' },
 		{ "hugepages", no_argument, NULL, 'H' },
 		{ "agent", required_argument, NULL, 'a' },
+		{ "free-page-agent", no_argument, NULL, 'f' },
 		{ "dry-run", no_argument, NULL, 'n' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -145,6 +146,9 @@ int cmd_run(int argc, char **argv)
 			break;
 		case 'H':
 			o.req.hugepages = true;
+			break;
+		case 'f':
+			o.req.free_page_agent = true;
 			break;
 		case 'n':
 			o.dry_run = true;

@@ -36,6 +36,7 @@ const struct cli_command cli_commands[] = {
 	  "  --incoming              wait for a migration ('godwit receive')\n"
 	  "  --memory SIZE           RAM of the VM, instead of QEMU's -m\n"
 	  "  --hugepages             RAM from huge pages of the default size\n"
+	  "  --free-page-agent       a port for godwit-guest-agent in the guest\n"
 	  "  --agent preload|plugin  how QEMU loads the agent (preload)\n"
 	  "  --dry-run               print the command instead of running it\n",
 	  0, cmd_run },

@@ -131,6 +131,8 @@ struct godwit_params {
 	int64_t max_downtime_ns;     /* 0: none; rather this downtime, at the
 					least that is left, than giving up */
 	const char *disks;	     /* "none", "full", "incremental" */
+	const char *free_page_hint;  /* "none", "agent": ask the one in the guest
+					which pages need not be sent */
 };
 
 GODWIT_API void godwit_params_init(struct godwit_params *p);
@@ -189,6 +191,15 @@ struct godwit_stats {
 	uint64_t disk_total;	   /* to copy, with what the guest adds */
 	uint64_t disk_done;	   /* of it */
 	uint64_t disk_transferred; /* bytes sent for that */
+	/* free page hints, pages; all 0 unless somebody was asked */
+	bool hint_asked;
+	uint64_t hinted;	      /* said to be free, so not sent in bulk */
+	uint64_t hinted_late;	      /* sent before, or never populated */
+	uint64_t hinted_stale;	      /* answers to another question, or too
+					 late for any */
+	uint64_t hinted_refused;      /* ranges that are not the VM's memory */
+	uint64_t hinted_absent;	      /* with verify: never sent, and so not
+					 compared with the source: zero there */
 };
 
 /* Called at most ten times a second and at every change of status. */
@@ -300,6 +311,75 @@ struct godwit_peer {
 GODWIT_API int godwit_probe(struct godwit_op *op, const char *uri,
 			    struct godwit_peer *peer,
 			    struct godwit_error *err);
+
+/*
+ * Free page hints, for a VMM that knows which pages its guest does not use. A
+ * hint may only say what the guest knew after it was asked, so: @fn is called
+ * with an id when hints are wanted, and with 0 when they no longer are. Ask
+ * the guest then, not before; what it says is an answer to that id. A page it
+ * uses again at any time is sent, as it was written. Call it before the
+ * operation begins; @fn is called from the operation's thread and must not
+ * wait.
+ */
+typedef void (*godwit_hints_fn)(uint32_t id, void *data);
+GODWIT_API void godwit_op_want_hints(struct godwit_op *op, godwit_hints_fn fn,
+				     void *data);
+
+/*
+ * Bytes [@offset, @offset + @length) of RAM block @block were free when the
+ * guest, asked because of @id, looked. Only whole pages count. What the
+ * destination has there is zeros, or what the guest wrote since. Any thread.
+ * Return: 0, also for pages that were sent already; -ESTALE: hints for @id are
+ * not wanted any more, or not yet; -EINVAL: there is no such memory.
+ */
+GODWIT_API int godwit_hint_free(struct godwit_op *op, uint32_t id,
+				const char *block, uint64_t offset,
+				uint64_t length);
+
+/*
+ * The device's side of virtio-balloon's free page hinting (virtio 1.2, 5.5.6.6,
+ * VIRTIO_BALLOON_F_FREE_PAGE_HINT), for a VMM with that device. It knows no
+ * virtqueue: give it the elements of the free page queue in their order, and
+ * show the driver what godwit_balloon_cmd_id() says as free_page_hint_cmd_id.
+ */
+struct godwit_balloon;
+
+struct godwit_balloon_ops {
+	/* cmd_id changed: raise a configuration interrupt. NULL: none */
+	void (*config_changed)(void *data);
+	/* Where is guest physical @addr? Name the RAM block in *@block, the
+	 * place in it in *@offset. Return: how much of @len lies there in one
+	 * piece, 0: it is no memory. */
+	uint64_t (*map)(void *data, uint64_t addr, uint64_t len,
+			const char **block, uint64_t *offset);
+};
+
+/* One per device; @ops must outlive it. NULL with @err. */
+GODWIT_API struct godwit_balloon *
+godwit_balloon_new(const struct godwit_balloon_ops *ops, void *data,
+		   struct godwit_error *err);
+GODWIT_API void godwit_balloon_free(struct godwit_balloon *b);
+
+/* Before the operation @op begins: its hints are to come from @b. */
+GODWIT_API void godwit_balloon_use(struct godwit_balloon *b,
+				   struct godwit_op *op);
+
+/* After it, before @op is freed: the driver may have its pages back. */
+GODWIT_API void godwit_balloon_done(struct godwit_balloon *b);
+
+GODWIT_API uint32_t godwit_balloon_cmd_id(struct godwit_balloon *b);
+
+/* An element that the driver wrote, and one that it gives to be written to:
+ * a free range. One thread at a time. */
+GODWIT_API void godwit_balloon_out(struct godwit_balloon *b, const void *buf,
+				   uint64_t len);
+GODWIT_API void godwit_balloon_in(struct godwit_balloon *b, uint64_t addr,
+				  uint64_t len);
+
+/* The driver wrote poison_val; it reset the device. */
+GODWIT_API void godwit_balloon_poison(struct godwit_balloon *b,
+				      uint32_t value);
+GODWIT_API void godwit_balloon_reset(struct godwit_balloon *b);
 
 /* A copy of the current numbers; any thread. */
 GODWIT_API void godwit_op_stats(struct godwit_op *op,

@@ -75,6 +75,7 @@ _godwit_value()
 	case $2 in
 	--agent)	_godwit_reply "preload plugin" "$3" ;;
 	--qmp)		_godwit_reply unix "$3" : ;;
+	--free-page-hint) _godwit_reply "none agent" "$3" ;;
 	--tracker)	_godwit_reply "auto pagemap-scan uffd-wp" "$3" ;;
 	--format)	[[ $1 != dump ]] || { _godwit_reply "raw elf" "$3"; return; }
 			_godwit_reply "mapped-ram stream" "$3" ;;

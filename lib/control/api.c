@@ -124,6 +124,7 @@ struct godwit_op *godwit_op_new(struct godwit_vm *vm,
 	else
 		godwit_params_init(&op->params);
 	gw_progress_init(&op->progress, progress, data);
+	gw_hint_init(&op->hint);
 	return op;
 }
 
@@ -131,6 +132,7 @@ void godwit_op_free(struct godwit_op *op)
 {
 	if (!op)
 		return;
+	gw_hint_fini(&op->hint);
 	gw_progress_fini(&op->progress);
 	pthread_mutex_destroy(&op->set_lock);
 	gw_cancel_fini(&op->cancel);
@@ -140,6 +142,18 @@ void godwit_op_free(struct godwit_op *op)
 void godwit_op_cancel(struct godwit_op *op)
 {
 	gw_cancel_request(&op->cancel);
+}
+
+void godwit_op_want_hints(struct godwit_op *op, godwit_hints_fn fn, void *data)
+{
+	op->hint.wanted = fn;
+	op->hint.data = data;
+}
+
+int godwit_hint_free(struct godwit_op *op, uint32_t id, const char *block,
+		     uint64_t offset, uint64_t length)
+{
+	return gw_hint_free(&op->hint, id, block, offset, length);
 }
 
 void godwit_op_stats(struct godwit_op *op, struct godwit_stats *stats)
@@ -286,7 +300,8 @@ int godwit_migrate(struct godwit_op *op, const char *uri,
 				      .uri = uri,
 				      .params = &op->params,
 				      .cancel = &op->cancel,
-				      .progress = &op->progress };
+				      .progress = &op->progress,
+				      .hint = &op->hint };
 	struct gw_error local, *e = err ? (struct gw_error *)err : &local;
 	int r;
 

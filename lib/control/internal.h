@@ -8,6 +8,7 @@
 #include "base/cancel.h"
 #include "base/progress.h"
 #include "godwit.h"
+#include "hint/hint.h"
 #include "vm/vm.h"
 
 struct godwit_op {
@@ -16,6 +17,7 @@ struct godwit_op {
 	pthread_mutex_t set_lock;    /* who changes them */
 	struct gw_cancel cancel;
 	struct gw_progress progress;
+	struct gw_hint hint;
 };
 
 /* Does it make sense where both sides talk? A file has nobody at its end. */

@@ -15,6 +15,7 @@
 /* What gw_sink_file() writes and gw_image_open() reads. */
 static const char *const formats[] = { "mapped-ram", "stream", NULL };
 static const char *const methods[] = { "none", "zlib", "zstd", "auto", NULL };
+static const char *const hints[] = { "none", "agent", NULL };
 static const char *const disks[] = { "none", "full", "incremental", NULL };
 
 #define AT(field) offsetof(struct godwit_params, field)
@@ -100,6 +101,9 @@ const struct gw_param gw_params[] = {
 	  "switch over at the least that is left, not give up; 0: no" },
 	{ "disks", GW_PARAM_NAME, AT(disks), "none", NULL, NULL, disks,
 	  GW_USE_MIGRATE, "copy disks too: none, full or incremental" },
+	{ "free-page-hint", GW_PARAM_NAME, AT(free_page_hint), "none", NULL,
+	  NULL, hints, GW_USE_MIGRATE,
+	  "do not send what the guest has free: none, or ask its agent" },
 };
 const size_t gw_nparams = sizeof(gw_params) / sizeof(gw_params[0]);
 

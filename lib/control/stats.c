@@ -133,6 +133,17 @@ static void put_saved(json_t *j, const struct godwit_stats *s)
 	json_object_set_new(j, "saved-time", json_integer(ms(ns)));
 }
 
+/* Pages; refused counts ranges. */
+static json_t *hints_json(const struct godwit_stats *s)
+{
+	return json_pack("{s:I, s:I, s:I, s:I, s:I}", "accepted",
+			 (json_int_t)s->hinted, "late",
+			 (json_int_t)s->hinted_late, "stale",
+			 (json_int_t)s->hinted_stale, "refused",
+			 (json_int_t)s->hinted_refused, "not-compared",
+			 (json_int_t)s->hinted_absent);
+}
+
 json_t *gw_stats_json(const struct godwit_stats *s, const struct gw_error *err)
 {
 	json_t *j = json_pack("{s:s, s:I, s:I, s:o}", "status",
@@ -160,6 +171,8 @@ json_t *gw_stats_json(const struct godwit_stats *s, const struct gw_error *err)
 		put(j, "cpu-throttle-percentage", s->cpu_throttle_percentage);
 	if (s->verified)
 		put(j, "verified-pages", s->verified);
+	if (s->hint_asked)
+		json_object_set_new(j, "free-page-hint", hints_json(s));
 	if (gw_error_is_set(err)) {
 		json_object_set_new(j, "error-desc", json_string(err->msg));
 		put(j, "exit-code", (uint64_t)err->fault);

@@ -148,6 +148,35 @@ void gw_bitmap_move(struct gw_bitmap *dst, struct gw_bitmap *src)
 	}
 }
 
+uint64_t gw_bitmap_move_range(struct gw_bitmap *dst, struct gw_bitmap *src,
+			      uint64_t first, uint64_t n)
+{
+	uint64_t end = first + n, moved = 0;
+
+	for (uint64_t w = WORD(first); n && w <= WORD(end - 1); w++) {
+		uint64_t mask = range_mask(w, first, end), v;
+
+		if (!(load(&src->word[w]) & mask))
+			continue;
+		v = __atomic_fetch_and(&src->word[w], ~mask,
+				       __ATOMIC_SEQ_CST) & mask;
+		if (v)
+			or_word(dst, w, v);
+		moved += (uint64_t)__builtin_popcountll(v);
+	}
+	return moved;
+}
+
+void gw_bitmap_subtract(struct gw_bitmap *dst, const struct gw_bitmap *src)
+{
+	uint64_t words = nwords(dst);
+
+	for (uint64_t w = next_word(dst, 0); w < words;
+	     w = next_word(dst, w + 1))
+		__atomic_fetch_and(&dst->word[w], ~load(&src->word[w]),
+				   __ATOMIC_SEQ_CST);
+}
+
 uint64_t gw_bitmap_next_run(const struct gw_bitmap *b, uint64_t from,
 			    uint64_t max, uint64_t *first)
 {

@@ -38,6 +38,14 @@ uint64_t gw_bitmap_count(const struct gw_bitmap *b);
 /* OR @src into @dst (same nbits) and clear @src, word by word. */
 void gw_bitmap_move(struct gw_bitmap *dst, struct gw_bitmap *src);
 
+/* The same for @n bits from @first on. Each goes to exactly one of several who
+ * take it. Return: how many were set. */
+uint64_t gw_bitmap_move_range(struct gw_bitmap *dst, struct gw_bitmap *src,
+			      uint64_t first, uint64_t n);
+
+/* Clear in @dst what is set in @src (same nbits). */
+void gw_bitmap_subtract(struct gw_bitmap *dst, const struct gw_bitmap *src);
+
 /*
  * Find the first run of set bits at or after @from.
  * Return: its length (0: none), its start in *@first; at most @max long.

@@ -301,9 +301,9 @@ const struct gw_target_ops gw_target_godwit = {
 
 /* --- verification ------------------------------------------------------- */
 
-static int verify_block(struct gw_source *s, struct gw_ramblock *b,
-			struct gw_error *err)
+static int verify_block(struct gw_source *s, int block, struct gw_error *err)
 {
+	struct gw_ramblock *b = &s->c.vm->ram.block[block];
 	uint64_t npages = gw_ramblock_npages(b), start, len;
 	uint64_t hash[GW_VERIFY_CHUNK];
 
@@ -316,6 +316,7 @@ static int verify_block(struct gw_source *s, struct gw_ramblock *b,
 
 		if (r)
 			return r;
+		gw_source_hints_hide(s, block, page, n, hash, &any);
 		if (any) {
 			gw_record_put_verify(&s->out, b, page, hash, n);
 			r = gw_source_flush(s, err);
@@ -341,8 +342,10 @@ int gw_source_verify(struct gw_source *s, struct gw_error *err)
 	struct gw_ram *ram = &s->c.vm->ram;
 	int r = 0;
 
+	if (s->now->hinted)
+		s->now->hinted_absent = gw_hint_nabsent(s->c.hint);
 	for (int i = 0; i < ram->nblocks && !r; i++)
-		r = verify_block(s, &ram->block[i], err);
+		r = verify_block(s, i, err);
 	if (r)
 		return r;
 	gw_record_put(&s->out, GW_RECORD_VERIFY_END, true, 0);
@@ -351,6 +354,7 @@ int gw_source_verify(struct gw_source *s, struct gw_error *err)
 		r = gw_source_peer_wait(s, GW_RECORD_VERIFY_END, -1,
 					"compare the RAM", err);
 	if (!r)
-		s->now->verified = ram->total >> GW_PAGE_BITS;
+		s->now->verified = (ram->total >> GW_PAGE_BITS) -
+				   s->now->hinted_absent;
 	return r;
 }

@@ -77,6 +77,9 @@ struct gw_source {
 	struct gw_converge converge;
 	char throttle_why[256]; /* why the vCPUs cannot be slowed, or "" */
 	struct gw_source_disks *disks; /* NULL: none are copied */
+	bool asks_guest;	/* hints.c: vm->ops->hint_ask() is possible */
+	bool hinting;		/* hints.c: the window is open */
+	bool holes;		/* say what became a hole since it was sent */
 	struct gw_image_source *image; /* owned by image.c */
 	struct gw_senders *senders; /* sender.h; NULL: no channels */
 	unsigned int features;	/* of godwit's greeting: both sides have them */
@@ -135,6 +138,17 @@ int gw_source_give_up(struct gw_source *s, struct gw_error *err);
 int gw_source_holes_init(struct gw_source *s, struct gw_error *err);
 void gw_source_holes_fini(struct gw_source *s);
 int gw_source_holes(struct gw_source *s, bool last, struct gw_error *err);
+
+/* hints.c, in the order of a migration; none does anything without hints */
+void gw_source_hints_setup(struct gw_source *s);
+void gw_source_hints_open(struct gw_source *s);
+void gw_source_hints_account(struct gw_source *s);
+int gw_source_hints_close(struct gw_source *s, struct gw_error *err);
+/* Pages hinted free and not written since are zero at the destination: their
+ * hashes become 0, *@any is set again. */
+void gw_source_hints_hide(struct gw_source *s, int block, uint64_t first,
+			  uint32_t n, uint64_t *hash, bool *any);
+void gw_source_hints_end(struct gw_source *s);
 
 /* godwit.c */
 int gw_source_flush(struct gw_source *s, struct gw_error *err);

@@ -65,6 +65,7 @@ int gw_source_moved(struct gw_source *s, int64_t since_ns,
 
 	s->now->transferred = s->to->nbytes(s);
 	gw_encode_stats(&s->encode, s->now);
+	gw_source_hints_account(s);
 	r = keep_limit(s, s->now->transferred - before, err);
 	s->pass_bytes += s->now->transferred - before;
 	s->pass_ns += gw_now_ns() - since_ns;
@@ -87,6 +88,8 @@ int gw_source_pass_scan(struct gw_source *s, struct gw_error *err)
 	int r = gw_track_scan(s->track, err);
 
 	s->last_scan_ns = gw_now_ns();
+	if (s->now->hinted)
+		gw_hint_reported(s->c.hint);
 	s->now->remaining = gw_ram_dirty_pages(&s->c.vm->ram) * GW_PAGE_SIZE;
 	GW_TRACE2(scan, s->now->pass, s->now->remaining);
 	return r;
@@ -333,5 +336,10 @@ int gw_source_pass_first(struct gw_source *s, struct gw_error *err)
 		r = gw_source_pass_mark(s, err);
 	if (!r)
 		r = s->to->pass_begin(s, false, err);
-	return r ? r : gw_source_pass_send(s, false, err);
+	if (!r)
+		gw_source_hints_open(s);
+	if (!r)
+		r = gw_source_pass_send(s, false, err);
+	/* Before any scan adds to the bitmaps (hint/hint.h). */
+	return r ? r : gw_source_hints_close(s, err);
 }

@@ -56,6 +56,7 @@ static int setup(struct gw_source *s, struct gw_error *err)
 		return r;
 	if (s->track)
 		s->now->tracker = s->track->ops->name;
+	gw_source_hints_setup(s);
 	gw_pause_at(GW_PAUSE_SOURCE_SETUP);
 	r = s->to->begin(s, err);
 	s->now->setup_ns = gw_now_ns() - s->c.progress->started_ns;
@@ -265,6 +266,7 @@ int gw_source_run(const struct gw_source_config *c, struct gw_error *err)
 		r = gw_source_stop_vm(s, err);
 	if (!r)
 		r = s->to->hand_over(s, err);
+	gw_source_hints_end(s);
 	if (r)
 		fall_back(s, err);
 	else /* not while it stands: that would be downtime */

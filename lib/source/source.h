@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "chan/chan.h"
+#include "hint/hint.h"
 #include "image/sink.h"
 #include "vm/vm.h"
 #include "wire/hello.h"
@@ -41,6 +42,8 @@ struct gw_source_config {
 	/* with a sink that does not run the VM itself */
 	bool stopped;  /* copy while the VM stands, not while it runs */
 	bool give_up;  /* the VM stays stopped, as after a migration */
+	/* who gives hints, and who is told to; may be NULL */
+	struct gw_hint *hint;
 	const struct godwit_params *params;
 	const struct gw_cancel *cancel; /* may be NULL */
 	struct gw_progress *progress;

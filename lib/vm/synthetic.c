@@ -19,8 +19,9 @@
 #define MAX_BLOCKS  4
 #define MAX_THREADS 16
 #define ZERO_BIT    0x80000000u /* in a generation: the page was cleared */
-#define FREED_BIT   0x40000000u /* it was given back to the host */
-#define GEN_BITS    0x3fffffffu
+#define GIVEN_BIT   0x40000000u /* it was given back to the host */
+#define FREE_BIT    0x20000000u /* the guest does not care what it holds */
+#define FLAGS	    (ZERO_BIT | GIVEN_BIT | FREE_BIT)
 #define MAGIC	    0x67775359u /* "gwSY" */
 
 struct synthetic {
@@ -87,8 +88,30 @@ static void give_back(struct synthetic *s, int block, uint64_t page,
 		      (off_t)(page << GW_PAGE_BITS), GW_PAGE_SIZE) ||
 	    madvise(p, GW_PAGE_SIZE, MADV_DONTNEED))
 		return; /* as if it had been refused */
-	__atomic_store_n(&s->gen[block][page], gen | ZERO_BIT | FREED_BIT,
+	__atomic_store_n(&s->gen[block][page], gen | ZERO_BIT | GIVEN_BIT,
 			 __ATOMIC_RELAXED);
+}
+
+/*
+ * What a kernel does: a page that is free stops being free before somebody
+ * writes to it. Its bytes stay as they are when it is freed.
+ */
+static void use_or_free(struct synthetic *s, int block, uint64_t page,
+			uint64_t random)
+{
+	uint32_t *now = &s->gen[block][page], gen = (*now & ~FLAGS) + 1;
+
+	if ((random >> 56) * 100 < s->c.free_percent * 256ULL) {
+		__atomic_store_n(now, gen | FREE_BIT, __ATOMIC_SEQ_CST);
+		return;
+	}
+	__atomic_store_n(now, *now & ~FREE_BIT, __ATOMIC_SEQ_CST);
+	if ((random & 0xff) * 100 < s->c.zero_percent * 256ULL)
+		gen |= ZERO_BIT;
+	if ((random >> 48 & 0xff) * 100 < s->c.give_percent * 256ULL)
+		give_back(s, block, page, gen);
+	else
+		write_page(s, block, page, gen);
 }
 
 /* --- writers ------------------------------------------------------------ */
@@ -160,7 +183,6 @@ static void *writer(void *arg)
 	while (may_run(s)) {
 		int block;
 		uint64_t page;
-		uint32_t gen;
 
 		if (n && n % 16 == 0 && nap(due)) {
 			began = gw_now_ns();
@@ -173,13 +195,7 @@ static void *writer(void *arg)
 		block = (int)((x >> 8) % (uint64_t)s->c.nblocks);
 		page = (x >> 16) % (s->c.working_set / stride) * stride +
 		       (uint64_t)w->index;
-		gen = (s->gen[block][page] & GEN_BITS) + 1;
-		if ((x & 0xff) * 100 < s->c.zero_percent * 256ULL)
-			gen |= ZERO_BIT;
-		if ((x >> 56) * 100 < s->c.free_percent * 256ULL)
-			give_back(s, block, page, gen);
-		else
-			write_page(s, block, page, gen);
+		use_or_free(s, block, page, x);
 		__atomic_fetch_add(&s->writes, 1, __ATOMIC_RELAXED);
 		x = mix(x + 0x9e3779b97f4a7c15ULL);
 		n++;
@@ -540,6 +556,8 @@ static int check_page(struct synthetic *s, int b, uint64_t page,
 	uint32_t gen = s->gen[b][page];
 	uint64_t w = gen && !(gen & ZERO_BIT) ? word0(s, b, page, gen) : 0;
 
+	if (gen & FREE_BIT)
+		return 0;
 	for (unsigned int i = 0; i < GW_PAGE_SIZE / 8; i++)
 		if (p[i] != (w ? w + i : 0))
 			return gw_fail(err, EBADMSG,
@@ -571,8 +589,14 @@ uint64_t gw_synthetic_given_back(struct gw_vm *vm)
 
 	for (int b = 0; b < s->c.nblocks; b++)
 		for (uint64_t i = 0; i < s->c.nbytes >> GW_PAGE_BITS; i++)
-			n += !!(s->gen[b][i] & FREED_BIT);
+			n += !!(s->gen[b][i] & GIVEN_BIT);
 	return n;
+}
+
+bool gw_synthetic_is_free(struct gw_vm *vm, int block, uint64_t page)
+{
+	return __atomic_load_n(&of(vm)->gen[block][page], __ATOMIC_SEQ_CST) &
+	       FREE_BIT;
 }
 
 bool gw_synthetic_running(struct gw_vm *vm)

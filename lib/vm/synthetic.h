@@ -34,7 +34,8 @@ struct gw_synthetic_config {
 	uint64_t pages_per_s;  /* each writer; 0: as fast as it can */
 	uint64_t working_set;  /* pages of each block the writers choose from */
 	unsigned int zero_percent; /* of the writes that clear the page */
-	unsigned int free_percent; /* that give it back to the host instead */
+	unsigned int give_percent; /* of the writes that give it back to the host instead */
+	unsigned int free_percent; /* of the writes that free it instead */
 	bool waiting;	       /* a destination */
 	const char *machine;   /* NULL: "synthetic" */
 	enum gw_synthetic_fault fault;
@@ -50,6 +51,8 @@ int gw_synthetic_check(struct gw_vm *vm, struct gw_error *err) GW_MUST_CHECK;
 
 /* Pages that are given back now; while it stands. */
 uint64_t gw_synthetic_given_back(struct gw_vm *vm);
+/* Is the page free now? As soon as this returns it may not be any more. */
+bool gw_synthetic_is_free(struct gw_vm *vm, int block, uint64_t page);
 
 /* Do its writers run now? */
 bool gw_synthetic_running(struct gw_vm *vm);

@@ -21,6 +21,7 @@
 
 #include "base/cancel.h"
 #include "base/error.h"
+#include "hint/hint.h"
 #include "image/sink.h"
 #include "ram/block.h"
 #include "track/track.h"
@@ -119,6 +120,14 @@ struct gw_vm_ops {
 	 * full speed. Stopping the VM is not slow meanwhile. */
 	int (*throttle)(struct gw_vm *vm, unsigned int percent,
 			struct gw_error *err);
+	/* Optional: get ready to ask the guest which pages are free, as hints
+	 * to @h. Nothing is asked yet. -ENOTSUP and so on: it cannot be
+	 * asked. */
+	int (*hint_begin)(struct gw_vm *vm, struct gw_hint *h,
+			  struct gw_error *err);
+	/* Ask; answers come from any thread as hints with @id. 0: no more. */
+	void (*hint_ask)(struct gw_vm *vm, uint32_t id);
+	void (*hint_end)(struct gw_vm *vm); /* idempotent */
 
 	/* Ask the VMM to stop the VM and get its device state ready. Returns
 	 * at once. */

@@ -23,6 +23,9 @@
  *   gw.free=MIB	memory written and given back, before the first tick
  *   gw.cache=MIB	the beginning of /dev/vda read through the page cache,
  *			before the first tick
+ *   gw.churn=MIB:PAGES_PER_S
+ *			memory got, written, checked and given back all the
+ *			time, in pieces, MIB at most at once
  *   gw.dirty=MIB:PAGES_PER_S[:BYTES]
  *			pages rewritten at random; PAGES_PER_S 0 is full speed.
  *			Each rewrite changes BYTES of the page (all of it)
@@ -94,6 +97,8 @@ static struct {
 	uint64_t clear_mib;
 	uint64_t free_mib;
 	uint64_t cache_mib;
+	uint64_t churn_mib;
+	uint64_t churn_rate;
 	uint64_t dirty_mib;
 	uint64_t dirty_rate;
 	uint64_t dirty_bytes;
@@ -618,6 +623,79 @@ static void *loop_run(void *arg)
 	return arg;
 }
 
+/* Memory that comes and goes ------------------------------------------------ */
+
+#define CHURN_PIECES	64
+#define CHURN_MAX_PAGES 2048	/* a piece, large enough for a huge page */
+
+struct piece {
+	struct gw_page *page;
+	uint64_t pages, generation;
+};
+
+/*
+ * What the kernel hands out was free a moment ago, perhaps when a migration
+ * asked. All of a piece is written at once, and looked at before it goes.
+ */
+static void piece_get(struct piece *c, uint64_t pages, uint64_t generation)
+{
+	c->page = get_memory(pages * GW_PAGE, "gw.churn");
+	c->pages = pages;
+	c->generation = generation;
+	for (uint64_t p = 0; p < pages; p++)
+		gw_page_make(&c->page[p], p, generation, GW_WORDS - 4);
+}
+
+static void piece_verify(const struct piece *c)
+{
+	for (uint64_t p = 0; p < c->pages; p++) {
+		const struct gw_page *page = &c->page[p];
+
+		atomic_fetch_add_explicit(&dirty_verified, 1,
+					  memory_order_relaxed);
+		if (!gw_page_ok(page, p, c->generation))
+			bad("churn va=%p page=%" PRIu64 " want=%" PRIu64
+			    " has magic=%" PRIx64 " number=%" PRIu64
+			    " generation=%" PRIu64, (const void *)page, p,
+			    c->generation, page->magic, page->number,
+			    page->generation);
+	}
+}
+
+static void piece_put(struct piece *c)
+{
+	if (!c->page)
+		return;
+	piece_verify(c);
+	munmap(c->page, c->pages * GW_PAGE);
+	c->page = NULL;
+}
+
+static void *churn_run(void *arg)
+{
+	uint64_t most = conf.churn_mib * MIB / GW_PAGE / CHURN_PIECES;
+	static struct piece piece[CHURN_PIECES];
+	uint64_t random = 1, due = now_ns();
+
+	if (most > CHURN_MAX_PAGES)
+		most = CHURN_MAX_PAGES;
+	for (uint64_t n = 1; ; n++) {
+		struct piece *c = &piece[(random = gw_mix(random + n)) %
+					 CHURN_PIECES];
+
+		piece_put(c);
+		piece_get(c, 1 + gw_mix(random) % most, n);
+		piece_verify(&piece[gw_mix(n) % CHURN_PIECES]);
+		if (!conf.churn_rate)
+			continue;
+		due += c->pages * NS_PER_S / conf.churn_rate;
+		if (now_ns() > due + NS_PER_S / 10)
+			due = now_ns();
+		sleep_until(due);
+	}
+	return arg;
+}
+
 /* The readers ------------------------------------------------------------ */
 
 static struct {
@@ -871,6 +949,8 @@ static void parse_option(const char *option)
 		{ "clear", "MIB", { &conf.clear_mib }, 1 },
 		{ "free", "MIB", { &conf.free_mib }, 1 },
 		{ "cache", "MIB", { &conf.cache_mib }, 1 },
+		{ "churn", "MIB:PAGES_PER_S",
+		  { &conf.churn_mib, &conf.churn_rate }, 2 },
 		{ "dirty", "MIB:PAGES_PER_S[:BYTES]",
 		  { &conf.dirty_mib, &conf.dirty_rate, &conf.dirty_bytes }, 3 },
 		{ "zero", "PERCENT", { &conf.zero_percent }, 1 },
@@ -920,6 +1000,9 @@ static void parse_cmdline(void)
 
 	if (!conf.tick_ms || !conf.file_mib)
 		give_up("gw.tick and gw.file must be at least 1");
+	if (conf.churn_mib && conf.churn_mib < 4)
+		give_up("gw.churn=%" PRIu64 ": want at least 4 MiB",
+			conf.churn_mib);
 	if (conf.zero_percent > 100)
 		give_up("gw.zero=%" PRIu64 ": want 0 to 100",
 			conf.zero_percent);
@@ -970,6 +1053,8 @@ int main(void)
 	loop_prepare();
 	if (loop.pages)
 		start(loop_run, NULL);
+	if (conf.churn_mib)
+		start(churn_run, NULL);
 	direct_start();
 	if (conf.disk_mib)
 		start(disk_run, NULL);

@@ -4,7 +4,7 @@
 # in data-flow order (docs/internals/data-flow.md). usage: layers.sh TOP
 set -eu
 cd "$1"
-order="base ram track page wire chan image vm source dest colo control"
+order="base ram track hint page wire chan image vm source dest colo control"
 bad=0
 above=
 for folder in $order; do
@@ -15,6 +15,8 @@ for folder in $order; do
 			case $inc in
 			godwit.h) continue ;;
 			agent/protocol.h) [ "$folder" = vm ] && continue ;;
+			guest-agent/protocol.h)
+				case $folder in hint | vm) continue ;; esac ;;
 			esac
 			case " $above " in
 			*" ${inc%%/*} "*) ;;

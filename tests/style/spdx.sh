@@ -4,7 +4,7 @@
 set -eu
 cd "$1"
 bad=0
-for f in $(find agent cli lib include fuzz bench scripts tests examples docs \
+for f in $(find agent guest-agent cli lib include fuzz bench scripts tests examples docs \
 	Makefile meson.build meson_options.txt .ci \
 	-type f ! -path '*/corpus/*' ! -path '*/golden/*.devstream' \
 	! -path '*/golden/multifd-*' \

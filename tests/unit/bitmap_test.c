@@ -204,6 +204,38 @@ static void move_is_or_and_clear(void)
 	model_fini(&b);
 }
 
+static void ranges_move_and_sets_subtract(void)
+{
+	struct model a, b;
+
+	model_init(&a, 70007);
+	model_init(&b, 70007);
+	for (int i = 0; i < 300; i++) {
+		uint64_t first = test_rand(&seed) % a.n, moved = 0;
+		uint64_t n = test_rand(&seed) % (a.n - first + 1);
+
+		if (i & 1)
+			n %= 200;
+		change(&a);
+		change(&b);
+		for (uint64_t k = first; k < first + n; k++) {
+			moved += b.bit[k];
+			a.bit[k] |= b.bit[k];
+			b.bit[k] = 0;
+		}
+		CHECK(gw_bitmap_move_range(&a.b, &b.b, first, n) == moved);
+		CHECK(model_equal(&a));
+		CHECK(model_equal(&b));
+		change(&b);
+		for (uint64_t k = 0; k < a.n; k++)
+			a.bit[k] &= !b.bit[k];
+		gw_bitmap_subtract(&a.b, &b.b);
+		CHECK(model_equal(&a));
+	}
+	model_fini(&a);
+	model_fini(&b);
+}
+
 /* --- threads ----------------------------------------------------------- */
 
 #define SETTERS 3
@@ -432,6 +464,7 @@ int main(void)
 	RUN(behaves_like_an_array);
 	RUN(runs_visit_every_bit_once);
 	RUN(move_is_or_and_clear);
+	RUN(ranges_move_and_sets_subtract);
 	RUN(no_bit_is_lost_or_taken_twice);
 	RUN(no_bit_is_lost_by_moving);
 	RUN(summary_survives_races);

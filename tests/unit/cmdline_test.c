@@ -321,6 +321,38 @@ static void command_lines_that_are_refused(void)
 	}
 }
 
+static void a_port_for_the_agent_in_the_guest(void)
+{
+	static const char port[] =
+		"-chardev socket,id=godwit-free-pages,path=/r/vm/free-pages.sock,server=on,wait=off "
+		"-device virtio-serial%s,id=godwit-serial "
+		"-device virtserialport,id=godwit-free-pages-port,bus=godwit-serial.0,chardev=godwit-free-pages,name=org.godwit.free-pages.0";
+	static const char *const lines[][2] = {
+		{ "-M q35", "" }, { "-M microvm", "-device" },
+		{ "-device virtserialport,chardev=c,name=com.other", "" },
+		/* the user has one already */
+		{ "-device virtserialport,chardev=c,name=org.godwit.free-pages.0",
+		  NULL },
+	};
+	struct gw_cmdline_request req = plain;
+	char want[512];
+
+	req.free_page_agent = true;
+	for (size_t i = 0; i < sizeof(lines) / sizeof(*lines); i++) {
+		struct gw_cmdline c;
+
+		CHECK_OK(rewrite(lines[i][0], &req, &c), &err);
+		snprintf(want, sizeof(want), port,
+			 lines[i][1] ? lines[i][1] : "");
+		CHECK(!strstr(join(&c), want) == !lines[i][1]);
+		CHECK(lines[i][1] || !strstr(join(&c), "free-pages.sock"));
+		gw_cmdline_fini(&c);
+		CHECK_OK(rewrite(lines[i][0], &plain, &c), &err);
+		CHECK(!strstr(join(&c), "free-pages.sock"));
+		gw_cmdline_fini(&c);
+	}
+}
+
 static void what_cannot_be_understood_is_usage(void)
 {
 	static const char *const lines[] = { "-m", "-object {\"qom-type\"",
@@ -511,6 +543,7 @@ int main(void)
 {
 	RUN(command_lines_that_can_be_moved);
 	RUN(command_lines_that_are_refused);
+	RUN(a_port_for_the_agent_in_the_guest);
 	RUN(what_cannot_be_understood_is_usage);
 	RUN(all_refusals_are_kept);
 	RUN(an_old_qemu_is_refused);

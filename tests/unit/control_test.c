@@ -5,6 +5,7 @@
 
 #include <errno.h>
 
+#include "control/internal.h"
 #include "control/params.h"
 #include "control/stats.h"
 #include "source/converge.h"
@@ -422,7 +423,93 @@ static void statistics_have_qemus_names(void)
 	j = gw_stats_json(&s, &err);
 	CHECK(!json_unpack(j, "{s:s}", "error-desc", &why) && !strcmp(why, "no"));
 	CHECK(!json_object_get(j, "downtime"));
+	CHECK(!json_object_get(j, "free-page-hint"));
 	json_decref(j);
+	s.hint_asked = true;
+	s.hinted = 7;
+	s.hinted_absent = 5;
+	j = gw_stats_json(&s, NULL);
+	CHECK(!json_unpack(j, "{s:{s:I, s:I, s:I}}", "free-page-hint",
+			   "accepted", &downtime, "not-compared", &normal,
+			   "late", &sent));
+	CHECK(downtime == 7 && normal == 5 && sent == 0);
+	json_decref(j);
+}
+
+/* --- free page hints ------------------------------------------------------- */
+
+static uint32_t told;
+
+static void on_hints(uint32_t id, void *data)
+{
+	told = id;
+}
+
+static uint64_t map(void *data, uint64_t addr, uint64_t len, const char **block,
+		    uint64_t *offset)
+{
+	*block = "ram";
+	*offset = addr;
+	return addr < 1 << 20 ? len : 0;
+}
+
+/* What an engine does with @op's hints. */
+static uint32_t open_window(struct godwit_op *op, struct gw_ram *ram)
+{
+	struct gw_error err;
+	uint32_t id = 0;
+
+	gw_bitmap_set_range(&ram->block[0].dirty, 0, 256);
+	CHECK(!gw_hint_open(&op->hint, ram, &id, &err));
+	op->hint.wanted(id, op->hint.data);
+	return id;
+}
+
+static void an_embedder_gives_hints(void)
+{
+	static const struct godwit_balloon_ops ops = { NULL, map };
+	struct godwit_op *op = godwit_op_new(NULL, NULL, NULL, NULL, NULL);
+	struct godwit_balloon *b = godwit_balloon_new(&ops, NULL, NULL);
+	struct gw_ram *ram = calloc(1, sizeof(*ram));
+	struct gw_error err;
+	uint8_t le[4];
+	uint32_t id;
+
+	REQUIRE(op && b && ram);
+	CHECK(gw_ram_add(ram, "ram", 1 << 20, 4096, -1, 0, &err));
+	CHECK(godwit_hint_free(op, 5, "ram", 0, 4096) == -ESTALE);
+	godwit_op_want_hints(op, on_hints, NULL);
+	id = open_window(op, ram);
+	CHECK(told == id);
+	CHECK(!godwit_hint_free(op, id, "ram", 4096, 8192));
+	CHECK(godwit_hint_free(op, id, "rom", 4096, 8192) == -EINVAL);
+	CHECK(gw_ram_dirty_pages(ram) == 254);
+
+	CHECK(godwit_balloon_cmd_id(b) == 1);
+	godwit_balloon_use(b, op);
+	id = open_window(op, ram);
+	CHECK(godwit_balloon_cmd_id(b) == id);
+	for (int i = 0; i < 4; i++)
+		le[i] = (uint8_t)(id >> 8 * i);
+	godwit_balloon_out(b, le, 4);
+	godwit_balloon_in(b, 8192, 16384);
+	godwit_balloon_in(b, 1 << 20, 16384);
+	CHECK(gw_ram_dirty_pages(ram) == 252);
+	godwit_balloon_reset(b);
+	godwit_balloon_in(b, 0, 4096);
+	godwit_balloon_out(b, le, 4);
+	godwit_balloon_poison(b, 1);
+	godwit_balloon_in(b, 0, 4096);
+	op->hint.wanted(0, op->hint.data);
+	CHECK(godwit_balloon_cmd_id(b) == 0);
+	godwit_balloon_done(b);
+	CHECK(godwit_balloon_cmd_id(b) == 1);
+	CHECK(gw_ram_dirty_pages(ram) == 252);
+	godwit_op_free(op);
+	godwit_balloon_free(b);
+	godwit_balloon_free(NULL);
+	gw_ram_fini(ram);
+	free(ram);
 }
 
 int main(void)
@@ -443,5 +530,6 @@ int main(void)
 	RUN(the_limiter_asks_for_the_time);
 	RUN(the_limiter_follows_another_rate_at_once);
 	RUN(statistics_have_qemus_names);
+	RUN(an_embedder_gives_hints);
 	return test_done();
 }

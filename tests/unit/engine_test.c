@@ -469,7 +469,7 @@ static bool give_back_and_move(const struct way *w, uint64_t seed)
 
 	ca.seed = seed;
 	ca.pages_per_s = cb.pages_per_s = 0; /* at full speed */
-	ca.free_percent = cb.free_percent = 30;
+	ca.give_percent = cb.give_percent = 30;
 	pair_init(&p, &ca, &cb, NULL, NULL);
 	if (w->channels)
 		use_tcp(&p, &l);

@@ -19,6 +19,7 @@
 
 #include "base/scope.h"
 #include "base/units.h"
+#include "guest-agent/protocol.h"
 #include "vm/qemu/foreign.h"
 #include "vm/qemu/option.h"
 
@@ -51,6 +52,7 @@ struct rewrite {
 	const char *mem_path;
 	const char *readconfig;
 	bool paused, defer;
+	bool free_page_port; /* the user's own */
 
 	/* what settle() adds */
 	char *extra[24];
@@ -360,6 +362,9 @@ static void on_device(struct rewrite *w, struct arg *a, struct gw_option *o)
 	const char *driver = gw_option_get(o, "driver");
 
 	refuse_foreign(w, "-device", driver, gw_foreign_device(driver));
+	if (!strcmp(driver, "virtserialport") &&
+	    !strcmp(gw_option_get(o, "name"), GFP_PORT))
+		w->free_page_port = true;
 }
 
 /* -netdev, -nic and -net. */
@@ -673,6 +678,26 @@ static void settle_agent(struct rewrite *w)
 		w->nomem = true;
 }
 
+/* The port that the agent in the guest is asked through (hintagent.h). */
+static void settle_free_pages(struct rewrite *w)
+{
+	bool mmio = !strncmp(w->out->machine, "microvm", 7);
+	char path[4096];
+
+	if (!w->req->free_page_agent || w->free_page_port)
+		return;
+	snprintf(path, sizeof(path), "%s/free-pages.sock", w->req->dir);
+	add_option(w, "-chardev",
+		   json_pack("{s:s,s:s,s:s,s:s,s:s}", "backend", "socket",
+			     "id", "godwit-free-pages", "path", path, "server",
+			     "on", "wait", "off"),
+		   "backend");
+	add(w, "-device");
+	add(w, "virtio-serial%s,id=godwit-serial", mmio ? "-device" : "");
+	add(w, "-device");
+	add(w, "virtserialport,id=godwit-free-pages-port,bus=godwit-serial.0,chardev=godwit-free-pages,name=" GFP_PORT);
+}
+
 static void settle(struct rewrite *w)
 {
 	const struct gw_qemu_probe *p = w->req->probe;
@@ -691,6 +716,7 @@ static void settle(struct rewrite *w)
 	if (w->out->incoming && !w->paused)
 		add(w, "-S");
 	settle_monitors(w);
+	settle_free_pages(w);
 	settle_agent(w);
 }
 

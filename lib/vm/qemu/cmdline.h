@@ -51,6 +51,7 @@ struct gw_cmdline_request {
 	const char *dir;	/* the VM's runtime folder, absolute */
 	bool incoming;		/* wait for a migration */
 	bool hugepages;		/* RAM that is made here on huge pages */
+	bool free_page_agent;	/* a port for the one in the guest */
 	uint64_t memory;	/* bytes; 0: what the command line says */
 	enum gw_agent_mode agent;
 	const char *agent_path; /* the agent's shared object */

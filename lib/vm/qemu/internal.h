@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "vm/qemu/agent.h"
 #include "vm/qemu/disks.h"
+#include "vm/qemu/hintagent.h"
 #include "vm/qemu/qmp.h"
 #include "vm/qemu/rundir.h"
 #include "vm/qemu/throttle.h"
@@ -32,6 +33,7 @@ struct gw_qemu {
 	/* settings of QEMU's migration as they were, to be put back */
 	json_t *old_capabilities, *old_parameters;
 
+	struct gw_hintagent *hintagent; /* NULL: nobody to ask */
 	int guardian; /* socket to it, -1: none; see guardian.h */
 
 	/* source: CPU time taken from the vCPUs, percent; 0: none */
@@ -125,6 +127,12 @@ int gw_qemu_load_finish(struct gw_vm *vm, struct gw_error *err);
 int gw_qemu_load_abort(struct gw_vm *vm, struct gw_error *err);
 int gw_qemu_run(struct gw_vm *vm, struct gw_error *err);
 void gw_qemu_stay(struct gw_vm *vm);
+
+/* hints.c */
+int gw_qemu_hint_begin(struct gw_vm *vm, struct gw_hint *h,
+		       struct gw_error *err);
+void gw_qemu_hint_ask(struct gw_vm *vm, uint32_t id);
+void gw_qemu_hint_end(struct gw_vm *vm);
 
 /* ram.c: which blocks there are, and where */
 int gw_qemu_find_ram(struct gw_qemu *q, struct gw_error *err) GW_MUST_CHECK;

@@ -256,6 +256,7 @@ int gw_launch_prepare(struct gw_launch *l, const struct gw_launch_request *req,
 	struct gw_cmdline_request cr = {
 		.incoming = req->incoming,
 		.hugepages = req->hugepages,
+		.free_page_agent = req->free_page_agent,
 		.memory = req->memory,
 		.agent = req->agent,
 		.agent_path = l->agent_path,

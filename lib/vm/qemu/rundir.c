@@ -198,7 +198,7 @@ static bool is_ours(const char *name)
 					     "qmp.sock",    "status.sock",
 					     "front.sock",  "agent.sock",
 					     "move.lock",   "handover.json",
-					     "nbd.sock" };
+					     "nbd.sock",    "free-pages.sock" };
 
 	for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) {
 		size_t n = strlen(files[i]), all = strlen(name);

@@ -11,6 +11,7 @@
  *	BASE/NAME/status.sock	QMP, for list
  *	BASE/NAME/front.sock	QMP, for what godwit monitor passes through
  *	BASE/NAME/agent.sock	the agent in QEMU
+ *	BASE/NAME/free-pages.sock  the agent in the guest, with a port for it
  *	BASE/NAME/move.lock	locked by, and with the pid of, who moves it
  *	BASE/NAME/handover.json	struct gw_note
  *	BASE/NAME/nbd.sock	the disks of a VM that arrives (disks.h)

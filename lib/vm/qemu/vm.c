@@ -223,6 +223,7 @@ static void op_close(struct gw_vm *vm)
 {
 	struct gw_qemu *q = gw_qemu_of(vm);
 
+	gw_qemu_hint_end(vm);
 	gw_qemu_save_end(q);
 	gw_qemu_unthrottle(q);
 	gw_qemu_disks_fini(q);
@@ -264,6 +265,9 @@ static const struct gw_vm_ops ops = {
 	.track = op_track,
 	.drain = op_drain,
 	.throttle = gw_qemu_throttle,
+	.hint_begin = gw_qemu_hint_begin,
+	.hint_ask = gw_qemu_hint_ask,
+	.hint_end = gw_qemu_hint_end,
 	.save_begin = gw_qemu_save_begin,
 	.save_poll = gw_qemu_save_poll,
 	.save_read = gw_qemu_save_read,
