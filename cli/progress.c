@@ -131,6 +131,7 @@ static void saved(const struct godwit_stats *s)
 	} part[] = {
 		{ s->unpopulated, "never populated" },
 		{ s->given_back, "given back" },
+		{ s->hinted, "free" },
 		{ s->skipped + s->duplicate, "zero" },
 	};
 	char size[32], time[32];

@@ -109,7 +109,7 @@ static json_t *disk_json(const struct godwit_stats *s)
 void gw_stats_saved(const struct godwit_stats *s, uint64_t *nbytes, int64_t *ns)
 {
 	uint64_t npages = s->unpopulated + s->given_back + s->skipped +
-			  s->duplicate;
+			  s->duplicate + s->hinted;
 	int64_t busy = s->total_ns - s->setup_ns;
 
 	*nbytes = npages * GW_PAGE_SIZE;

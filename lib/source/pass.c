@@ -341,5 +341,10 @@ int gw_source_pass_first(struct gw_source *s, struct gw_error *err)
 	if (!r)
 		r = gw_source_pass_send(s, false, err);
 	/* Before any scan adds to the bitmaps (hint/hint.h). */
-	return r ? r : gw_source_hints_close(s, err);
+	if (!r)
+		r = gw_source_hints_close(s, err);
+	/* What was hinted did not have to be sent (converge.h). */
+	if (!r && s->now->hinted * GW_PAGE_SIZE <= s->pass_ram)
+		s->pass_ram -= s->now->hinted * GW_PAGE_SIZE;
+	return r;
 }
