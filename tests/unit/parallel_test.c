@@ -200,7 +200,7 @@ static void move_with(uint32_t channels, const char *compress, bool xbzrle,
 	now = &p.a.progress.now;
 	CHECK(now->verified == PAGES);
 	CHECK(now->channels == (channels ? channels : 1));
-	CHECK(now->normal >= 3000 && now->multifd_bytes);
+	CHECK(now->normal >= 2000 && now->multifd_bytes);
 	CHECK(now->multifd_bytes < now->transferred);
 	if (!strcmp(compress, "zlib") || !strcmp(compress, "zstd"))
 		CHECK(now->compress_pages == now->normal &&
