@@ -223,11 +223,13 @@ class Guest:
                    "console=ttyS0 quiet panic=-1 " + o.guest,
                    "-serial", "unix:" + self.console.path,
                    "-qmp", f"unix:{self.qmp_path},server=on,wait=off"]
+        command += lab.extra(own)
         if own and incoming:
             command += ["-incoming", "defer"]
         if not own:
             command = [GODWIT, "run", name,
-                       *(["--incoming"] if incoming else []), "--", *command]
+                       *(["--incoming"] if incoming else []),
+                       *lab.run_options, "--", *command]
         self.proc = lab.start(command, name)
 
     def wait_tick(self, n=1, timeout=BOOT_S):
@@ -252,12 +254,12 @@ class Guest:
         return rss_anon(self.proc.pid)
 
 
-def rss_anon(pid):
-    """KiB of private memory of a process, 0 when it is gone."""
+def rss_anon(pid, kind="RssAnon:"):
+    """KiB of private (or other) memory of a process, 0 when it is gone."""
     try:
         with open(f"/proc/{pid}/status") as f:
             for line in f:
-                if line.startswith("RssAnon:"):
+                if line.startswith(kind):
                     return int(line.split()[1])
     except (FileNotFoundError, ProcessLookupError):
         pass
@@ -314,6 +316,8 @@ class Lab:
         os.mkdir(self.rundir, 0o700)
         self.environ = dict(os.environ, GODWIT_RUNTIME_DIR=self.rundir)
         self.reader = Reader()
+        self.extra = lambda own: []  # options for every QEMU
+        self.run_options = []        # for `godwit run`
         self.procs, self.count = [], 0
 
     def __enter__(self):

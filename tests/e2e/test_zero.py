@@ -120,8 +120,8 @@ def test_memory_that_is_given_back_during_the_move(env, options):
     before = ram_in_use(a)
     assert before > 300 * MIB
     rx, at = env.receive(b)
-    tx = env.migrate(a, at, "--verify", "--max-bandwidth", "60M",
-                     "--downtime-limit", "1ms", *options)
+    tx = env.migrate(a, at, "--verify", "--max-bandwidth", "20M",
+                     *options)
     wait_until("50 MiB sent", lambda: any(
         e.get("ram", {}).get("transferred", 0) > 50 * MIB
         for e in tx.events()))
