@@ -140,27 +140,37 @@ class Qmp:
     def wait_migration(self, limit=None):
         """Until its MIGRATION events say that it is over; its statistics.
         @limit: cancel it after so many seconds."""
-        end, last = limit and time.monotonic() + limit, None
+        if limit:
+            return self.poll_migration(limit)
         while True:
-            if end and time.monotonic() > end:
-                last = self("query-migrate")  # has nothing afterwards
-                self("migrate_cancel")
-                end = None
-            elif end:
-                time.sleep(0.01)
-                self("query-status")  # takes in the events before its answer
             for e in self.events:
                 status = e.get("data", {}).get("status")
                 if e["event"] != "MIGRATION":
                     continue
                 if status == "completed":
                     return self("query-migrate")
-                if status == "cancelled" and last:
-                    return last
                 if status in ("failed", "cancelled"):
                     raise Failed(f"QEMU's own migration {status}")
-            if not end:
-                self.message()
+            self.message()
+
+    def poll_migration(self, limit):
+        last, cancel = None, time.monotonic() + limit
+        end = cancel + MOVE_S
+        while time.monotonic() < end:
+            now = self("query-migrate")
+            status = now["status"]
+            if status == "completed":
+                return now
+            if status == "cancelled" and last:
+                return {**last, "status": status}
+            if status in ("failed", "cancelled"):
+                raise Failed(f"QEMU's own migration {status}: {now}")
+            if not last and time.monotonic() > cancel:
+                last = now  # has no numbers when it is cancelled
+                self("migrate_cancel")
+            time.sleep(0.02)
+        raise Failed(f"QEMU does not end a migration that was cancelled: "
+                     f"{now}")
 
 
 class Events(threading.Thread):

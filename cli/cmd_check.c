@@ -88,6 +88,30 @@ static int check_devices(struct check *c, struct gw_error *err)
 	return 0;
 }
 
+/* Nobody here can know whether the other host sees them too. */
+static int check_disks(struct check *c, struct gw_error *err)
+{
+	const struct gw_vm_disk_ops *ops = c->v->ops->disks;
+	char list[256] = "";
+	struct gw_disks d;
+	size_t n = 0;
+
+	if (c->v->info.waiting || !ops)
+		return 0;
+	if (ops->list(c->v, false, &d, err))
+		return -1;
+	for (uint32_t i = 0; i < d.n && n < sizeof(list) - 64; i++)
+		n += (size_t)snprintf(list + n, sizeof(list) - n, "%s'%.48s'",
+				      i ? ", " : "", d.disk[i].name);
+	if (d.n)
+		say(c, true, "disks",
+		    "%s: to be shared with the destination, or copied with --disks",
+		    list);
+	else
+		say(c, true, "disks", "none that the guest writes to");
+	return 0;
+}
+
 static int check_tracker(struct check *c, struct gw_error *err)
 {
 	struct gw_track *t;
@@ -149,8 +173,8 @@ int cmd_check(int argc, char **argv)
 		const char *what;
 		int (*fn)(struct check *c, struct gw_error *err);
 	} steps[] = { { "vm", check_vm },	    { "ram", check_ram },
-		      { "devices", check_devices }, { "tracker", check_tracker },
-		      { "peer", check_peer } };
+		      { "devices", check_devices }, { "disks", check_disks },
+		      { "tracker", check_tracker }, { "peer", check_peer } };
 	struct check c = { 0 };
 	struct gw_error err = { 0 };
 	int r = parse(&c, argc, argv);

@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * qmp_server.c - fuzz the QMP server: the input up to the first 0x01 byte is
- * what a client sends, the rest what QEMU's monitor answers (a greeting comes
- * first in any case). Migrations end at once: there is no such VM.
+ * what a client sends, the rest what QEMU's monitor says, behind its greeting
+ * and up to its end. A thread plays QEMU, and without such a rest it has an
+ * empty answer to everything.
+ * Migrations end at once: there is no such VM.
  */
+#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -19,8 +24,48 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const char greeting[] =
 	"{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 2, \"minor\": 0, \"major\": 10}, "
-	"\"package\": \"\"}, \"capabilities\": [\"oob\"]}}\r\n"
-	"{\"return\": {}, \"id\": 1}\r\n";
+	"\"package\": \"\"}, \"capabilities\": [\"oob\"]}}\r\n";
+
+static void send_to(int fd, const void *p, size_t len)
+{
+	if (len && send(fd, p, len, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+		/* too much for the socket: less will do */
+	}
+}
+
+struct qemu {
+	int fd;
+	const uint8_t *says;
+	size_t len;
+};
+
+/* Commands come one per line, and begin with {"id": N. */
+static void *play_qemu(void *arg)
+{
+	struct qemu *q = arg;
+	FILE *in = fdopen(q->fd, "r");
+	char *line = NULL, answer[80];
+	size_t cap = 0;
+
+	send_to(q->fd, greeting, sizeof(greeting) - 1);
+	while (in && getline(&line, &cap, in) > 0) {
+		int n = snprintf(answer, sizeof(answer),
+				 "{\"return\": {}, \"id\": %lu}\r\n",
+				 strncmp(line, "{\"id\": ", 7) ?
+					 0 :
+					 strtoul(line + 7, NULL, 10));
+
+		send_to(q->fd, answer, (size_t)n);
+		send_to(q->fd, q->says, q->len);
+		/* Half a message: nobody waits for the rest. */
+		if (q->len)
+			shutdown(q->fd, SHUT_WR);
+	}
+	free(line);
+	if (in)
+		fclose(in);
+	return NULL;
+}
 
 static void serve(int upstream, int client)
 {
@@ -41,19 +86,14 @@ static void serve(int upstream, int client)
 	gw_qmp_server_free(s);
 }
 
-static void send_to(int fd, const void *p, size_t len)
-{
-	if (len && send(fd, p, len, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
-		/* too much for the socket: less will do */
-	}
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const char hello[] = "{\"execute\": \"qmp_capabilities\"}";
 	const uint8_t *cut = memchr(data, 1, size);
 	size_t n = cut ? (size_t)(cut - data) : size;
 	int up[2], client[2];
+	struct qemu q;
+	pthread_t thread;
 
 	if (size > MAX_INPUT ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, up))
@@ -63,14 +103,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		close(up[1]);
 		return 0;
 	}
-	send_to(up[1], greeting, sizeof(greeting) - 1);
-	if (cut)
-		send_to(up[1], cut + 1, size - n - 1);
-	shutdown(up[1], SHUT_WR); /* who waits for QEMU does not wait long */
+	q = (struct qemu){ up[1], cut ? cut + 1 : data,
+			   cut ? size - n - 1 : 0 };
+	if (pthread_create(&thread, NULL, play_qemu, &q))
+		abort();
 	send_to(client[1], hello, sizeof(hello) - 1);
 	send_to(client[1], data, n);
 	serve(up[0], client[0]);
-	close(up[1]);
+	pthread_join(thread, NULL);
 	close(client[1]);
 	return 0;
 }

@@ -11,8 +11,9 @@
 #include "base/scope.h"
 #include "base/thread.h"
 
-#define BUFFER	(256u << 10)
-#define STEP_NS (20 * GW_NS_PER_MS) /* between looks at the limit */
+#define BUFFER	 (256u << 10)
+#define SMALLEST 4096u
+#define STEP_NS	 (20 * GW_NS_PER_MS) /* between looks at the limit */
 
 /* @n bytes have gone. Time that was not used is lost, but for a moment. */
 static void pace(struct gw_pump_way *w, size_t n)
@@ -34,10 +35,20 @@ static void pace(struct gw_pump_way *w, size_t n)
 	}
 }
 
+/* So that a low limit lets something go several times a second. */
+static size_t piece(const struct gw_pump_way *w)
+{
+	uint64_t n = __atomic_load_n(&w->limit, __ATOMIC_RELAXED) / 10;
+
+	if (!n || n > BUFFER)
+		return BUFFER;
+	return n < SMALLEST ? SMALLEST : (size_t)n;
+}
+
 static int carry(struct gw_pump_way *w, struct gw_error *err)
 {
 	for (;;) {
-		struct iovec iov = { w->buf, BUFFER };
+		struct iovec iov = { w->buf, piece(w) };
 		ssize_t n = gw_chan_readv(w->from, &iov, 1, err);
 		int r;
 

@@ -47,7 +47,7 @@ const struct gw_param gw_params[] = {
 	  "compare a hash of every page while the VM stands still" },
 	{ "native", GW_PARAM_BOOL, AT(native), "off", NULL, NULL, NULL,
 	  GW_USE_MIGRATE,
-	  "QEMU sends the VM by itself, godwit carries it; no agent needed" },
+	  "QEMU sends the VM itself, godwit carries it; no agent needed" },
 	{ "paused", GW_PARAM_BOOL, AT(paused), "off", NULL, NULL, NULL,
 	  GW_USE_RECEIVE | GW_USE_RESTORE,
 	  "leave the VM that comes paused" },
@@ -97,7 +97,7 @@ const struct gw_param gw_params[] = {
 	  "percent of what was sent, dirtied again, that calls for it" },
 	{ "max-downtime", GW_PARAM_TIME, AT(max_downtime_ns), "0", "0",
 	  "2000s", NULL, LIVE | NOW,
-	  "switch over at the least that is left rather than give up; 0: no" },
+	  "switch over at the least that is left, not give up; 0: no" },
 	{ "disks", GW_PARAM_NAME, AT(disks), "none", NULL, NULL, disks,
 	  GW_USE_MIGRATE, "copy disks too: none, full or incremental" },
 };

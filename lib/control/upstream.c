@@ -168,7 +168,8 @@ int gw_upstream_send(struct gw_upstream *u, uint64_t who, struct gw_span text,
 	c->next = NULL;
 	c->done = 0;
 	c->nfds = nfds;
-	memcpy(c->fd, fds, sizeof(int) * (size_t)nfds);
+	if (nfds)
+		memcpy(c->fd, fds, sizeof(int) * (size_t)nfds);
 	c->len = rewrite(c->text, text, p->id);
 	*u->last = c;
 	u->last = &c->next;

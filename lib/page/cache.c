@@ -197,7 +197,7 @@ int gw_cache_delta(struct gw_cache *c, uint32_t block, uint64_t page,
 	if (!old)
 		return GW_CACHE_MISS;
 	if (hold.hit) {
-		len = gw_xbzrle_encode(old, copy, delta, GW_PAGE_SIZE);
+		len = gw_xbzrle_encode(old, copy, delta, GW_CACHE_MAX_DELTA);
 		if (len < 0)
 			len = GW_CACHE_OVERFLOW;
 		hold.shard->stats.overflows += len < 0;

@@ -107,12 +107,14 @@ void gw_cache_end(struct gw_cache_hold *hold, bool keep);
 /*
  * All of that for one page to send: @copy is a copy of it (guest memory may
  * change), @delta has room for GW_PAGE_SIZE bytes. Return: 0: the receiver has
- * it already, send nothing; more: so many bytes of delta to send; _MISS or
+ * it already, send nothing; more: so many bytes of delta to send, fewer than
+ * the page has (a packet tells the two apart by that); _MISS or
  * _OVERFLOW (it was there, but the delta is too long): send @copy whole. In
  * each case the cache now has @copy, if it has the page.
  */
-#define GW_CACHE_MISS	  (-1)
-#define GW_CACHE_OVERFLOW (-2)
+#define GW_CACHE_MISS	   (-1)
+#define GW_CACHE_OVERFLOW  (-2)
+#define GW_CACHE_MAX_DELTA (GW_PAGE_SIZE - 1)
 int gw_cache_delta(struct gw_cache *c, uint32_t block, uint64_t page,
 		   const uint8_t *copy, uint8_t *delta);
 

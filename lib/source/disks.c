@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/live.h"
 #include "base/pause.h"
 #include "base/units.h"
 #include "chan/pump.h"
@@ -36,6 +37,8 @@ struct gw_source_disks {
 	int64_t looked_ns, told_ns;
 	uint64_t least; /* the least that was left, and when */
 	int64_t least_ns;
+	uint64_t moved; /* bytes, both ways, and when they changed */
+	int64_t moved_ns;
 };
 
 static const struct gw_vm_disk_ops *ops_of(struct gw_source *s)
@@ -137,33 +140,6 @@ static int explain(struct gw_source *s, int r, struct gw_error *err)
 	return r ? -err->code : 0;
 }
 
-static int look(struct gw_source *s, struct gw_error *err)
-{
-	struct gw_source_disks *d = s->disks;
-	int r = ops_of(s)->poll(s->c.vm, &d->now, err);
-
-	d->looked_ns = gw_now_ns();
-	r = explain(s, r, err);
-	if (r)
-		return r;
-	charge(s, d);
-	s->now->disk_total = d->now.total;
-	s->now->disk_done = d->now.done;
-	gw_progress_tick(s->c.progress);
-	return 0;
-}
-
-int gw_source_disks_check(struct gw_source *s, struct gw_error *err)
-{
-	struct gw_source_disks *d = s->disks;
-
-	if (!d || !d->copying || gw_now_ns() < d->looked_ns + LOOK_NS)
-		return 0;
-	return look(s, err);
-}
-
-/* --- copying -------------------------------------------------------------- */
-
 /*
  * Bytes per second for each of them; 0: no limit. While RAM goes too, half of
  * what is allowed in all: RAM has what they leave (charge()).
@@ -171,7 +147,7 @@ int gw_source_disks_check(struct gw_source *s, struct gw_error *err)
 static uint64_t share(const struct gw_source *s)
 {
 	unsigned int parts = s->disks->list.n * (s->disks->all_ready ? 2 : 1);
-	uint64_t all = s->c.params->max_bandwidth;
+	uint64_t all = GW_LIVE(s->c.params->max_bandwidth);
 
 	return all && all < parts ? 1 : all / parts;
 }
@@ -191,6 +167,33 @@ static int apply_limit(struct gw_source *s, struct gw_error *err)
 			gw_pump_limit(&d->pump[i], bps);
 	return ops_of(s)->speed(s->c.vm, bps, err);
 }
+
+static int look(struct gw_source *s, struct gw_error *err)
+{
+	struct gw_source_disks *d = s->disks;
+	int r = ops_of(s)->poll(s->c.vm, &d->now, err);
+
+	d->looked_ns = gw_now_ns();
+	r = explain(s, r, err);
+	if (r)
+		return r;
+	charge(s, d);
+	s->now->disk_total = d->now.total;
+	s->now->disk_done = d->now.done;
+	gw_progress_tick(s->c.progress);
+	return apply_limit(s, err);
+}
+
+int gw_source_disks_check(struct gw_source *s, struct gw_error *err)
+{
+	struct gw_source_disks *d = s->disks;
+
+	if (!d || !d->copying || gw_now_ns() < d->looked_ns + LOOK_NS)
+		return 0;
+	return look(s, err);
+}
+
+/* --- copying -------------------------------------------------------------- */
 
 /*
  * The destination connects to its QEMU's server when it reads our byte, so
@@ -271,6 +274,26 @@ static void watch_stall(struct gw_source *s)
 	settle(s);
 }
 
+/* Copies that are not ready wait for answers all the time. */
+static int watch_silence(struct gw_source *s, struct gw_error *err)
+{
+	struct gw_source_disks *d = s->disks;
+	uint64_t moved = d->charged;
+
+	for (uint32_t i = 0; i < d->list.n; i++)
+		moved += gw_chan_bytes_read(d->pump[i].a);
+	if (moved != d->moved || !d->moved_ns) {
+		d->moved = moved;
+		d->moved_ns = gw_now_ns();
+	}
+	if (gw_now_ns() - d->moved_ns <= s->c.params->idle_timeout_ns)
+		return 0;
+	return gw_fail(err, ETIMEDOUT,
+		       "no byte of the disks from or to %s for %lld s",
+		       s->c.chan->peer,
+		       (long long)(s->c.params->idle_timeout_ns / GW_NS_PER_S));
+}
+
 static int wait_ready(struct gw_source *s, struct gw_error *err)
 {
 	struct pollfd p = { .fd = gw_cancel_fd(s->c.cancel), .events = POLLIN };
@@ -284,6 +307,8 @@ static int wait_ready(struct gw_source *s, struct gw_error *err)
 		if (r || s->disks->now.ready)
 			return r;
 		r = tell_progress(s, err);
+		if (!r)
+			r = watch_silence(s, err);
 		if (r)
 			return r;
 		watch_stall(s);

@@ -37,7 +37,7 @@ enum gw_multifd_flag {
 	 * packets refuses it. `normal` pages, no zero pages, no compression;
 	 * the payload is one be16 per page, then for each page so many bytes:
 	 * an XBZRLE delta to what the receiver has there, or, if GW_PAGE_SIZE,
-	 * the page.
+	 * the page. (There are deltas as long as a page: they must not be sent.)
 	 */
 	GW_MULTIFD_DELTA = 0x80,
 };

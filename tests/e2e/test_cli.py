@@ -21,7 +21,7 @@ from harness import (CANCELLED, FAILED, GODWIT, OK, USAGE, Pair,
                      assert_one_story, qemu_path, said, wait_until)
 
 TCP = "tcp:127.0.0.1:0"
-COMMANDS = ["run", "list", "check", "migrate", "receive", "save", "send",
+COMMANDS = ["run", "list", "check", "migrate", "monitor", "receive", "save", "send",
             "restore", "resume", "info", "verify", "diff", "convert", "dump",
             "help", "version"]
 SLOW = ["--max-bandwidth", "4M"]  # a minute, if nobody ends it

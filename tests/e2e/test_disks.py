@@ -10,12 +10,10 @@ docs/internals/hand-over.md.
 import contextlib
 import os
 import re
-import select
 import shutil
 import signal
 import socket
 import threading
-import time
 
 import pytest
 
@@ -154,12 +152,12 @@ def test_several_disks_go_the_image_may_be_larger_and_read_only_ones_stay(
 
 def test_a_guest_that_writes_faster_than_the_connection_is_held_back(env):
     """Its writes wait for the destination, so the copy catches up."""
-    a = env.guest("a", append=APPEND.format("16:0"),
+    a = env.guest("a", append=APPEND.format("16:0"), memory=128,
                   extra=drive(image(env, "a.qcow2"), cache="unsafe"))
-    b = env.guest("b", append=APPEND.format("16:0"), incoming=True,
+    b = env.guest("b", append=APPEND.format("16:0"), incoming=True, memory=128,
                   extra=drive(image(env, "b.qcow2")))
     a.wait_tick(20)
-    result = moved(a, b, "--disks", "full", "--max-bandwidth", "2M",
+    result = moved(a, b, "--disks", "full", "--max-bandwidth", "8M",
                    "--downtime-limit", "60s")
     assert result["disk"]["transferred"] >= 16 << 20
     assert "Images are identical" in qemu_img(
@@ -268,10 +266,14 @@ class Relay:
 
     @staticmethod
     def pump(src, dst):
-        with contextlib.suppress(OSError):
+        try:
             while data := src.recv(1 << 17):
                 dst.sendall(data)
             dst.shutdown(socket.SHUT_WR)
+        except OSError:  # one end was reset: so is the other
+            for s in src, dst:
+                with contextlib.suppress(OSError):
+                    s.shutdown(socket.SHUT_RDWR)
 
     def cut(self, which=None):
         """All connections, or one by its number in order of arrival."""
@@ -316,7 +318,7 @@ def board(module_env):
     return env.board
 
 
-def begin(env, a, at):
+def begin(env, a, at, *options):
     """A move with disks that has got to @at; everything of it."""
     env.count += 1
     name = f"x{env.count}"
@@ -327,7 +329,7 @@ def begin(env, a, at):
         rx, uri = env.receive(b)
     relay = Relay(int(uri.rsplit(":", 1)[1]))
     with pausing(env, at if side == "source" else None):
-        tx = env.migrate(a, relay.uri, "--disks", "full")
+        tx = env.migrate(a, relay.uri, "--disks", "full", *options)
     g = tx if side == "source" else rx
 
     def there():
@@ -409,5 +411,21 @@ def test_a_move_with_disks_that_fails_leaves_the_vm_and_nothing_else(
             assert back.wait(60) == OK, back.stderr()
             assert_disk_grows(a)
     finally:
+        relay.close()
+        b.kill()
+
+
+def test_a_destination_that_falls_silent_is_given_up(module_env, board):
+    b, rx, tx, relay, _ = begin(module_env, board, "source:disks",
+                                "--idle-timeout", "2s")
+    try:
+        rx.kill(signal.SIGSTOP)
+        tx.kill(signal.SIGCONT)
+        assert tx.wait(120) == FAILED, tx.stderr()
+        assert "no byte" in tx.stderr()
+        assert board.running() and leftovers(board) == []
+        assert_disk_grows(board)
+    finally:
+        rx.kill(signal.SIGCONT)
         relay.close()
         b.kill()

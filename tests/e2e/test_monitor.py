@@ -412,8 +412,10 @@ def test_a_session_like_with_qemu(env):
             assert x["return"].get("status") == y["return"].get("status")
         if what.endswith("query-status"):
             assert x == y, what
-    # what has one state after the other in one has them in the other
-    assert ours[1] == theirs[1]
+    # One state after the other. Only that a peer who never answers keeps
+    # godwit in setup, while QEMU begins to send.
+    assert ours[1] == [s for s, after in zip(theirs[1], theirs[1][1:] + [""])
+                       if (s, after) != ("active", "cancelling")]
     assert ours[2] == theirs[2]
     b.wait_more_ticks()
     assert_continues(a, b)
@@ -685,7 +687,9 @@ def test_a_script_moves_a_guest(env):
     # The end of the script waits for the end of the migration.
     assert s.end() == CANCELLED  # of the first one: nothing failed later
     assert "migrated in" in s.stdout(), s.stdout() + s.stderr()
-    assert into.end() == OK, into.stdout()
+    done = into.ask("info migrate")
+    # of the first one, too
+    assert into.end() == CANCELLED and "Migration status: completed" in done
     assert_continues(a, b)
     assert_one_story(a, b)
 

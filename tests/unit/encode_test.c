@@ -163,6 +163,32 @@ static void zeros_leave_nothing_stale(void)
 	}
 }
 
+/* XBZRLE has deltas as long as the page, and in a packet that length means the
+ * page itself: three equal bytes and then none; two of every eight. */
+static void no_delta_is_as_long_as_a_page(void)
+{
+	struct godwit_params p = params(1 << 20);
+	uint8_t *page = guest[0][9], delta[GW_PAGE_SIZE], old[GW_PAGE_SIZE];
+
+	for (int kind = 0; kind < 2; kind++) {
+		begin(&p);
+		memset(page, 1, GW_PAGE_SIZE);
+		gw_encode_pass(&e);
+		send(0, 9);
+		memcpy(old, page, GW_PAGE_SIZE);
+		for (unsigned int i = 0; i < GW_PAGE_SIZE; i++)
+			if (kind ? i % 8 > 1 : i > 2)
+				page[i] = 2;
+		CHECK(gw_xbzrle_encode(old, page, delta, GW_PAGE_SIZE) ==
+		      (int)GW_PAGE_SIZE);
+		gw_encode_pass(&e);
+		send(0, 9);
+		CHECK(counts[GW_ENCODED_OVERFLOW] == 1 &&
+		      !counts[GW_ENCODED_DELTA]);
+		gw_encode_fini(&e);
+	}
+}
+
 struct job {
 	uint64_t seed, first;
 };
@@ -220,6 +246,7 @@ int main(void)
 {
 	RUN(receiver_has_what_was_sent);
 	RUN(zeros_leave_nothing_stale);
+	RUN(no_delta_is_as_long_as_a_page);
 	RUN(threads_and_a_changing_size);
 	RUN(off_it_only_finds_zeros);
 	CHECK(!wrong);
