@@ -28,6 +28,7 @@ static void fill_hello(struct gw_dest *d, struct gw_hello *h)
 			h->features |= GW_FEATURE_DISKS;
 	}
 	memcpy(h->session, d->session, sizeof(h->session));
+	h->features |= GW_FEATURE_FILL;
 	/* setup() keeps it, before the first page is read */
 	if (d->c.params->skip_zero_pages)
 		h->features |= GW_FEATURE_SKIP_ZERO;
@@ -80,6 +81,7 @@ static int greet(struct gw_dest *d, struct gw_error *err)
 	if (!r)
 		gw_info("source is godwit %s, %s, VM '%s'", theirs.godwit,
 			theirs.vmm, theirs.name);
+	d->ram.fill = d->features & GW_FEATURE_FILL;
 	d->probe = theirs.probe;
 	d->verify = (mine.required | theirs.required) & GW_FEATURE_VERIFY;
 	gw_hello_fini(&theirs);

@@ -70,6 +70,24 @@ static void place_zero(struct gw_dest *d, struct gw_ramblock *b, uint64_t addr)
 	d->now->duplicate++;
 }
 
+static int place_fill(struct gw_dest *d, const struct gw_ram_record *rec,
+		      struct gw_error *err)
+{
+	struct gw_place *place = &d->place.base;
+	uint8_t *host;
+
+	if (!rec->fill) {
+		place_zero(d, d->place.block[rec->block], rec->addr);
+		return 0;
+	}
+	if (place->ops->room(place, rec->block, rec->addr >> GW_PAGE_BITS, 1,
+			     &host, err))
+		return -err->code;
+	memset(host, rec->fill, GW_PAGE_SIZE);
+	d->now->duplicate++;
+	return 0;
+}
+
 static int not_agreed(const struct gw_ram_record *rec, struct gw_error *err)
 {
 	return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
@@ -128,7 +146,7 @@ static int ram_records(struct gw_dest *d, struct gw_error *err)
 				       err);
 			break;
 		case GW_RAM_FLAG_ZERO:
-			place_zero(d, d->place.block[rec.block], rec.addr);
+			r = place_fill(d, &rec, err);
 			break;
 		case GW_RAM_FLAG_XBZRLE:
 			r = place_delta(d, &rec, err);

@@ -183,3 +183,20 @@ bool gw_page_is_zero(const void *page)
 {
 	return __atomic_load_n(&chosen, __ATOMIC_RELAXED)(page);
 }
+
+RACY bool gw_page_is_filled(const void *page, uint8_t *byte)
+{
+	const uint8_t *p = page, *end = p + GW_PAGE_SIZE;
+	uint64_t first = word(p);
+
+	*byte = (uint8_t)first;
+	if (first != *byte * 0x0101010101010101ULL)
+		return false;
+	for (; p < end; p += 64)
+		if ((word(p) ^ first) | (word(p + 8) ^ first) |
+		    (word(p + 16) ^ first) | (word(p + 24) ^ first) |
+		    (word(p + 32) ^ first) | (word(p + 40) ^ first) |
+		    (word(p + 48) ^ first) | (word(p + 56) ^ first))
+			return false;
+	return true;
+}

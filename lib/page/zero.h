@@ -9,9 +9,14 @@
 #define GW_PAGE_ZERO_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /* @page: 4096 bytes (GW_PAGE_SIZE), any alignment. */
 bool gw_page_is_zero(const void *page);
+
+/* Is every byte of it *@byte? Meant for pages that are not zero: most say no
+ * with their first word. */
+bool gw_page_is_filled(const void *page, uint8_t *byte);
 
 /* The variants, fastest first, for tests and benches; ends with name NULL. */
 struct gw_page_zero_impl {

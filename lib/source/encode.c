@@ -65,12 +65,24 @@ static enum gw_encoded zero_page(struct gw_encode *e)
 	return GW_ENCODED_SAME;
 }
 
+static enum gw_encoded filled_page(struct gw_encode *e, const uint8_t *host,
+				   int *len)
+{
+	uint8_t byte;
+
+	if (!e->fill || !gw_page_is_filled(host, &byte))
+		return GW_ENCODED_WHOLE;
+	*len = byte;
+	return GW_ENCODED_FILL;
+}
+
 static enum gw_encoded encode(struct gw_encode *e, int block, uint64_t page,
 			      const uint8_t *host, uint8_t *copy,
 			      uint8_t *delta, int *len)
 {
 	if (!e->active)
-		return gw_page_is_zero(host) ? zero_page(e) : GW_ENCODED_WHOLE;
+		return gw_page_is_zero(host) ? zero_page(e) :
+					       filled_page(e, host, len);
 	memcpy(copy, host, GW_PAGE_SIZE);
 	if (gw_page_is_zero(copy)) {
 		gw_cache_set_zero(&e->cache, (uint32_t)block, page);
@@ -95,7 +107,7 @@ enum gw_encoded gw_encode_page(struct gw_encode *e, int block, uint64_t page,
 {
 	enum gw_encoded what = encode(e, block, page, host, copy, delta, len);
 
-	if (e->fresh && what >= GW_ENCODED_DELTA)
+	if (e->fresh && what >= GW_ENCODED_FILL)
 		gw_bitmap_set(&e->fresh[block], page);
 	return what;
 }

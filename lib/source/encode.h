@@ -25,6 +25,9 @@ struct gw_encode {
 	 * greeting), and this is the first pass: set by the owner, dropped by
 	 * gw_encode_pass(). */
 	bool skip_zeros;
+	/* A page of one byte may go out as that byte: set by the owner, where
+	 * the receiver knows such a record. */
+	bool fill;
 	/* Optional, per block: pages that were not zero when they were read. */
 	struct gw_bitmap *fresh;
 	uint64_t skipped; /* atomic: zero pages left out for it */
@@ -36,10 +39,11 @@ struct gw_encode {
 	uint64_t bytes0, hits0, misses0;
 };
 
-/* From DELTA on something of the page goes out. */
+/* From FILL on something of the page goes out. */
 enum gw_encoded {
 	GW_ENCODED_ZERO,  /* all bytes are zero */
 	GW_ENCODED_SAME,  /* the receiver has it: send nothing */
+	GW_ENCODED_FILL,  /* all bytes are *@len; only with e->fill */
 	GW_ENCODED_DELTA, /* *@len bytes in @delta */
 	GW_ENCODED_COPY,  /* what is in @copy, whole */
 	GW_ENCODED_OVERFLOW, /* the same: the delta would have been too long */

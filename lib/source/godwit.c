@@ -123,6 +123,11 @@ static void put_page(struct gw_source *s, int block, uint64_t page)
 		break;
 	case GW_ENCODED_SAME:
 		break;
+	case GW_ENCODED_FILL:
+		gw_ram_put_fill(&s->out, &s->encoder, b->idstr, addr,
+				(uint8_t)len);
+		s->now->duplicate++;
+		break;
 	case GW_ENCODED_DELTA:
 		gw_ram_put_delta(&s->out, &s->encoder, b->idstr, addr,
 				 memcpy(copy, delta, (size_t)len),

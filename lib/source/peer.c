@@ -21,6 +21,7 @@ static void fill_hello(struct gw_source *s, struct gw_hello *h)
 	h->channels = gw_source_channels(s->c.params);
 	h->features = GW_FEATURE_VERIFY | GW_FEATURE_XBZRLE |
 		      GW_FEATURE_MULTIFD | GW_FEATURE_ZLIB | GW_FEATURE_ZSTD;
+	h->features |= GW_FEATURE_FILL;
 	if (s->c.params->skip_zero_pages)
 		h->features |= GW_FEATURE_SKIP_ZERO;
 	if (s->c.params->verify)
@@ -73,6 +74,8 @@ int gw_source_greet(struct gw_source *s, bool probe, struct gw_hello *theirs,
 	r = gw_hello_agree(&mine, theirs, &features, err);
 	s->verify = (mine.required | theirs->required) & GW_FEATURE_VERIFY;
 	s->encode.skip_zeros = !r && features & GW_FEATURE_SKIP_ZERO;
+	/* A multifd packet has no place for the byte. */
+	s->encode.fill = !r && features & GW_FEATURE_FILL && !mine.channels;
 	if (r)
 		gw_hello_fini(theirs);
 	else

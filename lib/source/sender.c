@@ -241,6 +241,7 @@ static void sort_page(struct gw_senders *ss, struct gw_sender *c, int block,
 				      delta, &len);
 	switch (what) {
 	case GW_ENCODED_SAME:
+	case GW_ENCODED_FILL: /* never: e->fill is off */
 		break;
 	case GW_ENCODED_ZERO:
 		c->zero[c->nzero++] = addr;

@@ -20,7 +20,8 @@ static const struct {
 		 { "zlib", GW_FEATURE_ZLIB },
 		 { "zstd", GW_FEATURE_ZSTD },
 		 { "disks", GW_FEATURE_DISKS },
-		 { "skip-zero-pages", GW_FEATURE_SKIP_ZERO } };
+		 { "skip-zero-pages", GW_FEATURE_SKIP_ZERO },
+		 { "fill", GW_FEATURE_FILL } };
 
 #define NFEATURES (sizeof(features) / sizeof(features[0]))
 

@@ -32,6 +32,8 @@
  * before the first page comes; a source then leaves zero pages out of its
  * first pass */
 #define GW_FEATURE_SKIP_ZERO (1u << 6)
+/* "fill": a ZERO record may say any byte; QEMU takes 0 only */
+#define GW_FEATURE_FILL (1u << 7)
 
 #define GW_HELLO_MAX_CONNECTIONS 128u
 #define GW_HELLO_SESSION	 16u /* bytes */

@@ -46,11 +46,17 @@ void gw_ram_put_page(struct gw_writer *w, struct gw_ram_encoder *e,
 	gw_write_ref(w, page, GW_PAGE_SIZE);
 }
 
+void gw_ram_put_fill(struct gw_writer *w, struct gw_ram_encoder *e,
+		     const char *idstr, uint64_t addr, uint8_t byte)
+{
+	put_header(w, e, idstr, addr, GW_RAM_FLAG_ZERO);
+	gw_write_u8(w, byte);
+}
+
 void gw_ram_put_zero(struct gw_writer *w, struct gw_ram_encoder *e,
 		     const char *idstr, uint64_t addr)
 {
-	put_header(w, e, idstr, addr, GW_RAM_FLAG_ZERO);
-	gw_write_u8(w, 0);
+	gw_ram_put_fill(w, e, idstr, addr, 0);
 }
 
 void gw_ram_put_delta(struct gw_writer *w, struct gw_ram_encoder *e,
@@ -191,6 +197,7 @@ int gw_ram_get(struct gw_reader *r, struct gw_ram_decoder *d,
 	rec->kind = flags & ~GW_RAM_FLAG_CONTINUE;
 	rec->addr = h & ~(uint64_t)GW_RAM_FLAGS_MASK;
 	rec->block = -1;
+	rec->fill = 0;
 	switch (rec->kind) {
 	case GW_RAM_FLAG_ZERO:
 	case GW_RAM_FLAG_PAGE:
@@ -200,7 +207,9 @@ int gw_ram_get(struct gw_reader *r, struct gw_ram_decoder *d,
 					    "a page record in a mapped-ram stream, where pages have fixed places");
 		if (get_block(r, d, cont, rec))
 			return -r->err.code;
-		if (rec->kind == GW_RAM_FLAG_ZERO && gw_read_u8(r) != 0)
+		if (rec->kind == GW_RAM_FLAG_ZERO)
+			rec->fill = gw_read_u8(r);
+		if (rec->fill && !d->fill)
 			return gw_read_fail(r, EPROTO,
 					    "a zero page is filled with something else than 0");
 		return -r->err.code;

@@ -42,6 +42,9 @@ void gw_ram_put_page(struct gw_writer *w, struct gw_ram_encoder *e,
 		     const char *idstr, uint64_t addr, const void *page);
 void gw_ram_put_zero(struct gw_writer *w, struct gw_ram_encoder *e,
 		     const char *idstr, uint64_t addr);
+/* Not to a QEMU. */
+void gw_ram_put_fill(struct gw_writer *w, struct gw_ram_encoder *e,
+		     const char *idstr, uint64_t addr, uint8_t byte);
 void gw_ram_put_delta(struct gw_writer *w, struct gw_ram_encoder *e,
 		      const char *idstr, uint64_t addr, const void *delta,
 		      uint16_t len);
@@ -68,6 +71,7 @@ int gw_ram_table_find(const struct gw_ram_table *t, const char *idstr);
 struct gw_ram_decoder {
 	/* set by the caller before the first record */
 	bool ignore_shared; /* the table carries mr_addr */
+	bool fill;	    /* ZERO may carry any byte */
 	bool mapped_ram;    /* and offsets; there are no page records */
 	uint64_t base;	    /* file offset of the reader's first byte */
 	/* filled by MEM_SIZE; pages are checked against it */
@@ -81,6 +85,7 @@ struct gw_ram_record {
 	unsigned int kind; /* one GW_RAM_FLAG_*, without CONTINUE */
 	int block;	   /* pages: index into the decoder's table */
 	uint64_t addr;	   /* pages: byte address in the block */
+	uint8_t fill;	   /* ZERO: what all its bytes are; 0 unless agreed on */
 };
 
 void gw_ram_decoder_init(struct gw_ram_decoder *d, bool ignore_shared);
@@ -91,7 +96,7 @@ void gw_ram_decoder_init(struct gw_ram_decoder *d, bool ignore_shared);
  * GW_PAGE_SIZE bytes, after XBZRLE gw_ram_get_delta(). Return: 0 or -errno
  * (sticky in @r): unknown or contradictory flags, CONTINUE without a block,
  * unknown block, address beyond used_length, a second table, lengths that do
- * not add up, fill byte other than 0.
+ * not add up, fill byte other than 0 without d->fill.
  */
 int gw_ram_get(struct gw_reader *r, struct gw_ram_decoder *d,
 	       struct gw_ram_record *rec) GW_MUST_CHECK;

@@ -44,6 +44,9 @@ static void send(int block, uint64_t page)
 	case GW_ENCODED_ZERO:
 		memset(there, 0, GW_PAGE_SIZE);
 		break;
+	case GW_ENCODED_FILL: /* e.fill is off */
+		__atomic_fetch_add(&wrong, 1, __ATOMIC_RELAXED);
+		break;
 	case GW_ENCODED_SAME:
 		break;
 	case GW_ENCODED_DELTA:

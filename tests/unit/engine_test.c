@@ -430,6 +430,33 @@ static void a_broken_promise_does_not_pass_verification(void)
 	pair_fini(&p);
 }
 
+/* Pages of one byte each cost as much as a zero page, between godwits. */
+static void a_page_of_one_byte_is_one_byte(void)
+{
+	struct gw_synthetic_config ca = config(false), cb = config(true);
+	uint8_t page[4096];
+	struct pair p;
+
+	ca.nthreads = cb.nthreads = 0;
+	pair_init(&p, &ca, &cb, NULL, NULL);
+	for (int k = 2000; k < 2510; k++) {
+		memset(page, k % 255 + 1, sizeof(page));
+		if (k >= 2500) /* not quite */
+			page[(k - 2500) * 455]++;
+		CHECK(pwrite(p.a.vm->ram.block[1].fd, page, sizeof(page),
+			     (off_t)k * 4096) == sizeof(page));
+	}
+	p.a.params.verify = true;
+	pair_run(&p);
+	if (p.a.r || p.b.r)
+		show(&p);
+	CHECK(!p.a.r && !p.b.r && !p.a.odd);
+	check_same_ram(&p);
+	CHECK(p.a.progress.now.duplicate == 500);
+	CHECK(p.a.progress.now.normal == 2 * 1500 + 10);
+	pair_fini(&p);
+}
+
 /* --- memory that is given back -------------------------------------------- */
 
 /* How a VM goes that gives memory back. */
@@ -902,6 +929,7 @@ int main(void)
 	RUN(zeros_never_sent_are_zero_whatever_was_there);
 	RUN(zeros_are_sent_to_a_peer_that_promises_nothing);
 	RUN(a_broken_promise_does_not_pass_verification);
+	RUN(a_page_of_one_byte_is_one_byte);
 	RUN(what_is_given_back_is_neither_read_nor_kept);
 	RUN(failures_leave_the_vm_at_the_source);
 	RUN(different_vms_are_refused_by_both);

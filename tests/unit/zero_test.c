@@ -78,6 +78,24 @@ static void every_variant_agrees_with_a_slow_one(void)
 	one_variant("chosen", gw_page_is_zero);
 }
 
+static void a_page_of_one_byte(void)
+{
+	uint8_t byte;
+
+	for (int v = 0; v < 256; v++) {
+		memset(page, v, PAGE);
+		CHECK(gw_page_is_filled(page, &byte) && byte == v);
+		for (int i = 0; i < PAGE; i += 1 + v % 7) {
+			page[i]++;
+			CHECK(!gw_page_is_filled(page, &byte));
+			page[i]--;
+		}
+	}
+	for (int i = 0; i < PAGE; i++) /* words alike, bytes not */
+		page[i] = (uint8_t)(i % 8);
+	CHECK(!gw_page_is_filled(page, &byte));
+}
+
 static uint8_t shared_page[PAGE] __attribute__((aligned(PAGE)));
 static bool stop;
 
@@ -127,6 +145,7 @@ int main(void)
 	page = m + PAGE;
 	seed = test_seed();
 	RUN(page_may_change_meanwhile); /* first: it races for the choice */
+	RUN(a_page_of_one_byte);
 	RUN(every_variant_agrees_with_a_slow_one);
 	return test_done();
 }
