@@ -12,11 +12,11 @@
 static const char *const names[GW_PAUSE_POINTS] = {
 	[GW_PAUSE_SOURCE_SETUP] = "source:setup",
 	[GW_PAUSE_SOURCE_DISKS] = "source:disks",
-	[GW_PAUSE_SOURCE_DISKS_STOPPED] = "source:disks-stopped",
 	[GW_PAUSE_SOURCE_BULK] = "source:bulk",
 	[GW_PAUSE_SOURCE_PASS] = "source:pass",
 	[GW_PAUSE_SOURCE_SAVING] = "source:saving",
 	[GW_PAUSE_SOURCE_STOPPED] = "source:stopped",
+	[GW_PAUSE_SOURCE_DISKS_STOPPED] = "source:disks-stopped",
 	[GW_PAUSE_SOURCE_DEVICE] = "source:device",
 	[GW_PAUSE_SOURCE_READY] = "source:ready",
 	[GW_PAUSE_SOURCE_COMMITTED] = "source:committed",

@@ -680,7 +680,7 @@ def test_a_script_moves_a_guest(env):
     assert check.wait() == OK, check.stderr()
     assert into.ask("migrate_incoming tcp:127.0.0.1:0") == ""
     port = re.search(r"\ttcp:127.0.0.1:(\d+)\n", into.ask("info migrate"))[1]
-    assert s.ask("migrate_set_speed 16") == ""
+    assert s.ask("migrate_set_speed 1") == ""
     assert s.ask(f"migrate -d tcp:127.0.0.1:{port}") == ""
     assert s.ask("migrate_set_speed 0") == ""
     assert s.ask("migrate_set_downtime 2") == ""
