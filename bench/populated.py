@@ -8,7 +8,8 @@ follow what was written. QEMU's own migration looks at every page to see whether
 it is zero, which allocates every hole of a shared file, so it moves the small
 one only: 64 GiB would not fit into the host. Memory is what the file behind the
 source's RAM has allocated before and after, and the shared memory that the
-source's QEMU and `godwit migrate` have mapped.
+source's QEMU and `godwit migrate` have mapped; "tables" is by how much the page
+tables of the source's QEMU grew.
 """
 import argparse
 import contextlib
@@ -60,6 +61,7 @@ def one(bench, own):
     try:
         a, b = bench.pair(own)
         before = ram_files(a.proc.pid), lab.rss_anon(a.proc.pid, "RssShmem:")
+        tables = lab.rss_anon(a.proc.pid, "VmPTE:")
         watch = Watch(bench)
         m = bench.qemu_move(a, b) if own else bench.godwit_move(a, b)
         watch.over = True
@@ -70,6 +72,8 @@ def one(bench, own):
                 "file-after-mib": after[0] / MIB,
                 "qemu-before-mib": before[1] / 1024,
                 "qemu-after-mib": after[1] / 1024,
+                "tables-mib": (lab.rss_anon(a.proc.pid, "VmPTE:") - tables) /
+                1024,
                 "godwit-mib": watch.top / 1024}
     finally:
         bench.kill()

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* ram_test.c - the RAM block table and the populated ranges of its files. */
+#include <sys/stat.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -9,6 +10,7 @@
 #include "ram/block.h"
 #include "ram/extents.h"
 #include "test.h"
+#include "track/gone.h"
 
 #define PAGE 4096ul
 
@@ -303,6 +305,89 @@ static void punching_hides_nothing_else(void)
 	gw_ram_fini(&ram);
 }
 
+/* Against what was done; also that a look allocates nothing. */
+static void looks_tell_holes_and_gone_pages(void)
+{
+	enum { N = 700 };
+	bool there[N] = { false }, seen[N] = { false };
+	struct gw_ramblock *b;
+	struct gw_gone gone;
+	struct gw_ram ram;
+	struct stat st;
+	uint64_t len, first, n;
+	volatile uint8_t sum = 0;
+	int f = file(N * PAGE);
+
+	gw_ram_init(&ram);
+	b = gw_ram_add(&ram, "pc.ram", N * PAGE, PAGE, f, 0, &err);
+	REQUIRE(b);
+	CHECK_OK(gw_ram_map(&ram, false, &err), &err);
+	for (int round = 0; round < 20; round++) {
+		uint64_t npages = 0;
+
+		for (int i = 0; i < 60; i++) {
+			uint64_t at = test_rand(&seed) % N;
+			uint64_t end = at + 1 + test_rand(&seed) % 40;
+
+			for (; at < end && at < N; at++) {
+				there[at] = i % 2;
+				seen[at] = false;
+				if (i % 2)
+					CHECK(pwrite(f, "x", 1, (off_t)(at *
+							    PAGE)) == 1);
+				else
+					CHECK(!fallocate(f,
+						FALLOC_FL_PUNCH_HOLE |
+						FALLOC_FL_KEEP_SIZE,
+						(off_t)(at * PAGE), PAGE));
+			}
+		}
+		for (uint64_t at = 0; at < N; at += len) {
+			uint64_t most = 1 + test_rand(&seed) % 300;
+			bool hole;
+
+			if (most > N - at)
+				most = N - at;
+			CHECK_OK(gw_extent_alike(b, at, most, &len, &hole,
+						 &err), &err);
+			REQUIRE(len && len <= most);
+			for (uint64_t i = at; i < at + len; i++)
+				CHECK(there[i] != hole);
+		}
+		/* Every page is read, so it is mapped; others may be too. */
+		for (uint64_t i = 0; i < N; i++)
+			if (there[i]) {
+				sum += b->host[i * PAGE];
+				seen[i] = true;
+				npages++;
+			}
+		CHECK(!fstat(f, &st) &&
+		      (uint64_t)st.st_blocks * 512 == npages * PAGE);
+		CHECK_OK(gw_gone_begin(&gone, b, &err), &err);
+		gone.scan = gone.scan && round % 2; /* both ways */
+		while (!gw_gone_next(&gone, &first, &n, &err) && n)
+			for (uint64_t i = first; i < first + n; i++) {
+				REQUIRE(i < N);
+				CHECK(!seen[i]); /* mapped, and said gone */
+			}
+		gw_gone_end(&gone);
+		/* What was punched is gone: nobody says that it is mapped. */
+		CHECK(!fallocate(f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				 100 * PAGE, 100 * PAGE));
+		n = 0;
+		CHECK_OK(gw_gone_begin(&gone, b, &err), &err);
+		gone.scan = gone.scan && round % 2;
+		while (!gw_gone_next(&gone, &first, &len, &err) && len)
+			for (uint64_t i = first; i < first + len; i++)
+				n += i >= 100 && i < 200;
+		gw_gone_end(&gone);
+		CHECK(n == 100);
+		memset(there + 100, false, 100);
+		memset(seen + 100, false, 100);
+	}
+	gw_ram_fini(&ram);
+}
+
 int main(void)
 {
 	seed = test_seed();
@@ -313,5 +398,6 @@ int main(void)
 	RUN(extents_of_a_file);
 	RUN(extents_of_private_memory);
 	RUN(punching_hides_nothing_else);
+	RUN(looks_tell_holes_and_gone_pages);
 	return test_done();
 }
