@@ -152,6 +152,18 @@ static int gone_range(struct gw_source *s, int block, uint64_t first,
 	return r;
 }
 
+/* Pages [@first, @end) are not looked at again: that would allocate them. */
+static void forget(struct gw_bitmap *fresh, uint64_t first, uint64_t end)
+{
+	uint64_t at;
+
+	while (first < end &&
+	       gw_bitmap_next_run(fresh, first, 1, &at) && at < end) {
+		gw_bitmap_clear(fresh, at);
+		first = at + 1;
+	}
+}
+
 static int look_for_gone(struct gw_source *s, int block, bool last, bool *begun,
 			 struct gw_error *err)
 {
@@ -162,17 +174,7 @@ static int look_for_gone(struct gw_source *s, int block, bool last, bool *begun,
 	if (r)
 		return r;
 	while (!(r = gw_gone_next(&g, &first, &n, err)) && n) {
-		/* A look at it would allocate it. */
-		for (uint64_t page = first; page < first + n;) {
-			uint64_t at, len = gw_bitmap_next_run(
-					     &s->fresh[block], page,
-					     first + n - page, &at);
-
-			if (!len || at >= first + n)
-				break;
-			for (page = at; page < at + len; page++)
-				gw_bitmap_clear(&s->fresh[block], page);
-		}
+		forget(&s->fresh[block], first, first + n);
 		r = gone_range(s, block, first, first + n, last, begun, err);
 		if (r)
 			break;
