@@ -26,6 +26,21 @@ void gw_progress_fini(struct gw_progress *p)
 	pthread_mutex_destroy(&p->lock);
 }
 
+/* Overflowed pages went whole: they are among the normal ones. */
+static uint64_t pages_sent(const struct godwit_stats *s)
+{
+	return s->normal + s->duplicate + s->xbzrle_pages - s->xbzrle_overflow;
+}
+
+/* Which bytes went while the VM ran, which while it stood. */
+static void split_bytes(struct godwit_stats *s)
+{
+	if (s->status < GODWIT_STATUS_PRE_SWITCHOVER)
+		s->precopy_bytes = s->transferred;
+	else
+		s->downtime_bytes = s->transferred - s->precopy_bytes;
+}
+
 static void measure(struct gw_progress *p, int64_t now)
 {
 	int64_t ns = now - p->window_ns;
@@ -35,17 +50,22 @@ static void measure(struct gw_progress *p, int64_t now)
 	p->now.bandwidth = (uint64_t)(
 		(double)(p->now.transferred - p->window_bytes) * 1e9 /
 		(double)ns);
+	p->now.pages_per_second = (uint64_t)(
+		(double)(pages_sent(&p->now) - p->window_pages) * 1e9 /
+		(double)ns);
 	p->now.eta_ns = p->now.bandwidth ?
 				(int64_t)((double)p->now.remaining * 1e9 /
 					  (double)p->now.bandwidth) :
 				-1;
 	p->window_ns = now;
 	p->window_bytes = p->now.transferred;
+	p->window_pages = pages_sent(&p->now);
 }
 
 static void publish(struct gw_progress *p, int64_t now)
 {
 	measure(p, now);
+	split_bytes(&p->now);
 	p->last_ns = now;
 	p->now.total_ns = now - p->started_ns;
 	{
@@ -67,6 +87,7 @@ void gw_progress_tick(struct gw_progress *p)
 void gw_progress_status(struct gw_progress *p, enum godwit_status s)
 {
 	GW_TRACE2(status, (int)p->now.status, (int)s);
+	split_bytes(&p->now); /* up to here */
 	p->now.status = s;
 	publish(p, gw_now_ns());
 }

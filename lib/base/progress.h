@@ -2,8 +2,9 @@
 /*
  * progress.h - the numbers of one operation: the engine's thread changes
  * `now` freely and publishes copies, at most ten a second and at every change
- * of status; any thread may take the last published copy. now.bandwidth is
- * measured here, from now.transferred.
+ * of status; any thread may take the last published copy. now.bandwidth and
+ * now.pages_per_second are measured here, and what was transferred is divided
+ * by whether the VM ran.
  */
 #ifndef GW_BASE_PROGRESS_H
 #define GW_BASE_PROGRESS_H
@@ -16,9 +17,9 @@ struct gw_progress {
 	/* owned by the engine's thread */
 	struct godwit_stats now;
 	int64_t started_ns, last_ns;
-	/* the window that now.bandwidth is measured over */
+	/* the window that is measured over */
 	int64_t window_ns;
-	uint64_t window_bytes;
+	uint64_t window_bytes, window_pages;
 	/* set once */
 	godwit_progress_fn fn;
 	void *data;

@@ -188,6 +188,7 @@ static void show(const struct pair *p)
 /* The VM moved: it runs there, not here, and every byte is right. */
 static void check_moved(struct pair *p)
 {
+	const struct godwit_stats *now = &p->a.progress.now;
 	struct gw_error err = { 0 };
 
 	if (p->a.r || p->b.r)
@@ -197,7 +198,9 @@ static void check_moved(struct pair *p)
 	CHECK(!gw_synthetic_running(p->a.vm));
 	CHECK(gw_synthetic_running(p->b.vm));
 	CHECK_OK(gw_synthetic_check(p->b.vm, &err), &err);
-	CHECK(p->a.progress.now.status == GODWIT_STATUS_COMPLETED);
+	CHECK(now->status == GODWIT_STATUS_COMPLETED);
+	CHECK(now->precopy_bytes && now->downtime_bytes);
+	CHECK(now->precopy_bytes + now->downtime_bytes == now->transferred);
 }
 
 /* It did not move: it runs here and only here. */
