@@ -40,7 +40,8 @@ uint64_t gw_converge_least(const struct gw_converge *c)
 	return least;
 }
 
-uint32_t gw_converge_max_throttle(const struct godwit_params *params)
+/* Slower than this is not asked for, by the parameters as they are now. */
+static uint32_t max_throttle(const struct godwit_params *params)
 {
 	uint32_t max = GW_LIVE(params->max_cpu_throttle);
 
@@ -53,14 +54,14 @@ static bool can_throttle(const struct gw_converge *c,
 			 const struct godwit_params *params)
 {
 	return params->auto_converge && !c->cannot_throttle &&
-	       c->throttle < gw_converge_max_throttle(params);
+	       c->throttle < max_throttle(params);
 }
 
 /* At another speed of the guest the passes so far say nothing. */
 static void step(struct gw_converge *c, const struct godwit_params *params,
 		 uint64_t remaining)
 {
-	uint32_t max = gw_converge_max_throttle(params);
+	uint32_t max = max_throttle(params);
 	uint32_t by = c->throttle ? GW_LIVE(params->cpu_throttle_increment) :
 				    GW_LIVE(params->cpu_throttle_initial);
 
@@ -82,7 +83,7 @@ static bool is_bad(const struct godwit_params *params,
 static void throttle(struct gw_converge *c, const struct godwit_params *params,
 		     const struct gw_converge_pass *p)
 {
-	uint32_t max = gw_converge_max_throttle(params);
+	uint32_t max = max_throttle(params);
 
 	if (c->throttle > max) /* it was lowered meanwhile */
 		c->throttle = max;

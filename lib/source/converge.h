@@ -66,7 +66,4 @@ enum gw_verdict gw_converge_decide(struct gw_converge *c,
 /* The least that was left after one of the recent passes. */
 uint64_t gw_converge_least(const struct gw_converge *c);
 
-/* Slower than this is not asked for, by the parameters as they are now. */
-uint32_t gw_converge_max_throttle(const struct godwit_params *params);
-
 #endif
