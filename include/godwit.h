@@ -84,6 +84,7 @@ enum godwit_status {
 	GODWIT_STATUS_FAILED,
 	GODWIT_STATUS_CANCELLING,
 	GODWIT_STATUS_CANCELLED,
+	GODWIT_STATUS_COLO, /* protected: checkpoint after checkpoint */
 };
 
 /* "pre-switchover" and so on, QEMU's spelling. */
@@ -133,6 +134,19 @@ struct godwit_params {
 	const char *disks;	     /* "none", "full", "incremental" */
 	const char *free_page_hint;  /* "none", "agent": ask the one in the guest
 					which pages need not be sent */
+	/* protect, standby */
+	int64_t interval_ns;	     /* from one checkpoint to the next; 100 ms */
+	int64_t timeout_ns;	     /* standby: the primary is silent for so long:
+					take over; 1 s */
+	int64_t fence_after_ns;	     /* primary: without an answer for so long the
+					VM stops; 0: 0.6 of the standby's timeout */
+	bool fence;		     /* off: it runs on unprotected instead */
+	const char *arbiter;	     /* a command that decides; "": none */
+	bool hold_network;	     /* output waits for the checkpoint that
+					contains its cause */
+	const char *cache;	     /* standby: keep the checkpoint in this file;
+					"": in memory */
+	uint32_t flush_threads;	     /* standby; 0: as many as CPUs */
 };
 
 GODWIT_API void godwit_params_init(struct godwit_params *p);
@@ -200,6 +214,20 @@ struct godwit_stats {
 	uint64_t hinted_refused;      /* ranges that are not the VM's memory */
 	uint64_t hinted_absent;	      /* with verify: never sent, and so not
 					 compared with the source: zero there */
+	/* checkpoints; all 0 unless protecting (either side) */
+	uint64_t checkpoint;	      /* the last one that is safe; from 1 */
+	uint64_t checkpoint_pages;    /* of that one, also those sent before the
+					 VM stood */
+	uint64_t checkpoint_paused_pages; /* of them: copied while it stood */
+	uint64_t checkpoint_bytes;    /* on the wire, of that one */
+	int64_t checkpoint_pause_ns;  /* the VM stood for it */
+	int64_t checkpoint_pause_p50_ns, checkpoint_pause_p99_ns,
+		checkpoint_pause_max_ns; /* of the last 4096 */
+	int64_t checkpoint_interval_ns; /* from the one before to that one */
+	int64_t checkpoint_lag_ns;    /* stood still to acknowledged */
+	int64_t checkpoint_flush_ns;  /* standby: into the VM's RAM */
+	bool checkpoint_late;	      /* the standby takes longer than the
+					 interval */
 };
 
 /* Called at most ten times a second and at every change of status. */
@@ -300,6 +328,42 @@ GODWIT_API int godwit_save(struct godwit_op *op, const char *path,
  */
 GODWIT_API int godwit_send(struct godwit_op *op, const char *path,
 			   const char *uri, struct godwit_error *err);
+
+/*
+ * Protect the VM: copy it to the standby at @uri while it runs, then send it a
+ * checkpoint every params.interval until cancelled (Ctrl-C: 0, the VM runs on
+ * here, unprotected, and the standby is told) or until the standby takes over
+ * in an orderly way (0; status GODWIT_STATUS_COMPLETED, and the VM runs there).
+ *
+ * Return: 0, or -errno with @err: GODWIT_FAILED the VM runs on here
+ * unprotected; GODWIT_UNCERTAIN it was fenced: it stands still here, because
+ * the standby may have taken over.
+ */
+GODWIT_API int godwit_protect(struct godwit_op *op, const char *uri,
+			      struct godwit_error *err);
+
+/*
+ * Wait at @uri for a primary and keep its last complete checkpoint. When it is
+ * silent for params.timeout, or on godwit_failover(), the VM runs here from
+ * that checkpoint. @event (may be NULL) is told "listening URI", "protected",
+ * "taking over: REASON" and so on.
+ *
+ * Return: 0 with *@took_over when the VM runs here; 0 without it when the
+ * primary ended its protection and keeps the VM; -errno with @err.
+ */
+GODWIT_API int godwit_standby(struct godwit_op *op, const char *uri,
+			      void (*event)(const char *what,
+					    const char *detail, void *data),
+			      bool *took_over, struct godwit_error *err);
+
+/*
+ * Tell the standby of VM @name on this host to take over now. A primary that
+ * answers makes a last checkpoint and gives the VM up, so that nothing is
+ * lost. @status (may be NULL): only ask, and get one line of JSON, the
+ * caller's to free. Return: 0 when the VM runs here, -errno with @err.
+ */
+GODWIT_API int godwit_failover(const char *name, char **status,
+			       struct godwit_error *err);
 
 /* What a destination says of itself. */
 struct godwit_peer {

@@ -20,13 +20,15 @@ static const char *const disks[] = { "none", "full", "incremental", NULL };
 
 #define AT(field) offsetof(struct godwit_params, field)
 
-#define PEERS (GW_USE_MIGRATE | GW_USE_RECEIVE | GW_USE_SEND)
+#define COLO  (GW_USE_PROTECT | GW_USE_STANDBY)
+#define PEERS (GW_USE_MIGRATE | GW_USE_RECEIVE | GW_USE_SEND | COLO)
 #define LIVE  (GW_USE_MIGRATE | GW_USE_SAVE)
+#define MOVES (GW_USE_MIGRATE | GW_USE_PROTECT)
 #define NOW   GW_USE_NOW
 
 const struct gw_param gw_params[] = {
 	{ "max-bandwidth", GW_PARAM_RATE, AT(max_bandwidth), "0", NULL, NULL,
-	  NULL, LIVE | NOW, "bytes per second sent while the VM runs; 0: no limit" },
+	  NULL, LIVE | GW_USE_PROTECT | NOW, "bytes per second sent while the VM runs; 0: no limit" },
 	{ "downtime-limit", GW_PARAM_TIME, AT(downtime_limit_ns), "300ms",
 	  "0", "2000s", NULL, LIVE | NOW,
 	  "switch over when what is left fits in this" },
@@ -39,9 +41,9 @@ const struct gw_param gw_params[] = {
 	{ "idle-timeout", GW_PARAM_TIME, AT(idle_timeout_ns), "30s", "100ms",
 	  "1h", NULL, PEERS, "a peer that is silent for so long is gone" },
 	{ "max-passes", GW_PARAM_COUNT, AT(max_passes), "0", "0", "1000000",
-	  NULL, LIVE, "give up after so many passes; 0: no limit" },
+	  NULL, LIVE | GW_USE_PROTECT, "give up after so many passes; 0: no limit" },
 	{ "stall-passes", GW_PARAM_COUNT, AT(stall_passes), "10", "0",
-	  "1000000", NULL, LIVE,
+	  "1000000", NULL, LIVE | GW_USE_PROTECT,
 	  "give up after so many passes that lowered nothing; 0: never" },
 	{ "verify", GW_PARAM_BOOL, AT(verify), "off", NULL, NULL, NULL,
 	  GW_USE_MIGRATE | GW_USE_RECEIVE,
@@ -56,7 +58,7 @@ const struct gw_param gw_params[] = {
 	  NULL, NULL, GW_USE_RECEIVE,
 	  "the plain QEMU that sends has capability switchover-ack" },
 	{ "tracker", GW_PARAM_NAME, AT(tracker), "auto", NULL, NULL,
-	  gw_track_names, LIVE,
+	  gw_track_names, LIVE | GW_USE_PROTECT,
 	  "how to find out which pages the guest writes" },
 	{ "to-qemu", GW_PARAM_BOOL, AT(to_qemu), "off", NULL, NULL, NULL,
 	  GW_USE_MIGRATE,
@@ -70,31 +72,31 @@ const struct gw_param gw_params[] = {
 	{ "format", GW_PARAM_NAME, AT(format), "mapped-ram", NULL, NULL,
 	  formats, GW_USE_SAVE, "what to write" },
 	{ "channels", GW_PARAM_COUNT, AT(channels), "0", "0", "64", NULL,
-	  GW_USE_ALL,
+	  GW_USE_ALL | GW_USE_PROTECT,
 	  "connections or threads that carry pages; 0: as suits" },
 	{ "direct-io", GW_PARAM_BOOL, AT(direct_io), "off", NULL, NULL, NULL,
 	  GW_USE_SAVE, "write pages past the page cache (O_DIRECT)" },
 	{ "xbzrle", GW_PARAM_BOOL, AT(xbzrle), "off", NULL, NULL, NULL,
-	  GW_USE_MIGRATE, "send pages again as differences" },
+	  MOVES, "send pages again as differences" },
 	{ "cache-size", GW_PARAM_SIZE, AT(cache_size), "64M", "32k", "1T",
-	  NULL, GW_USE_MIGRATE | NOW, "bytes of pages that xbzrle remembers" },
+	  NULL, MOVES | NOW, "bytes of pages that xbzrle remembers" },
 	{ "skip-zero-pages", GW_PARAM_BOOL, AT(skip_zero_pages), "on", NULL,
-	  NULL, NULL, GW_USE_MIGRATE | GW_USE_RECEIVE,
+	  NULL, NULL, MOVES | GW_USE_RECEIVE | GW_USE_STANDBY,
 	  "leave zero pages out of the first pass if both sides agree" },
 	{ "compress", GW_PARAM_METHOD, AT(compress), "none", "0", "22",
-	  methods, GW_USE_MIGRATE | GW_USE_RECEIVE,
+	  methods, MOVES | GW_USE_RECEIVE | GW_USE_STANDBY,
 	  "compress pages: none, zlib, zstd or auto, with :LEVEL" },
 	{ "auto-converge", GW_PARAM_BOOL, AT(auto_converge), "off", NULL,
-	  NULL, NULL, LIVE, "slow the guest's CPUs down if it must be" },
+	  NULL, NULL, LIVE | GW_USE_PROTECT, "slow the guest's CPUs down if it must be" },
 	{ "cpu-throttle-initial", GW_PARAM_COUNT, AT(cpu_throttle_initial),
-	  "20", "1", "99", NULL, LIVE | NOW,
+	  "20", "1", "99", NULL, LIVE | GW_USE_PROTECT | NOW,
 	  "percent of CPU time that auto-converge takes first" },
 	{ "cpu-throttle-increment", GW_PARAM_COUNT, AT(cpu_throttle_increment),
-	  "10", "1", "99", NULL, LIVE | NOW, "percent more in each step" },
+	  "10", "1", "99", NULL, LIVE | GW_USE_PROTECT | NOW, "percent more in each step" },
 	{ "max-cpu-throttle", GW_PARAM_COUNT, AT(max_cpu_throttle), "99", "1",
-	  "99", NULL, LIVE | NOW, "percent at most" },
+	  "99", NULL, LIVE | GW_USE_PROTECT | NOW, "percent at most" },
 	{ "throttle-trigger-threshold", GW_PARAM_COUNT,
-	  AT(throttle_trigger_threshold), "50", "1", "100", NULL, LIVE | NOW,
+	  AT(throttle_trigger_threshold), "50", "1", "100", NULL, LIVE | GW_USE_PROTECT | NOW,
 	  "percent of what was sent, dirtied again, that calls for it" },
 	{ "max-downtime", GW_PARAM_TIME, AT(max_downtime_ns), "0", "0",
 	  "2000s", NULL, LIVE | NOW,
@@ -104,6 +106,27 @@ const struct gw_param gw_params[] = {
 	{ "free-page-hint", GW_PARAM_NAME, AT(free_page_hint), "none", NULL,
 	  NULL, hints, GW_USE_MIGRATE,
 	  "do not send what the guest has free: none, or ask its agent" },
+	{ "interval", GW_PARAM_TIME, AT(interval_ns), "100ms", "1ms", "1h",
+	  NULL, GW_USE_PROTECT | NOW, "from one checkpoint to the next" },
+	{ "fence-after", GW_PARAM_TIME, AT(fence_after_ns), "0", "0", "1h",
+	  NULL, GW_USE_PROTECT,
+	  "the standby does not answer for so long: stop the VM; 0: 0.6 of its timeout" },
+	{ "fence", GW_PARAM_BOOL, AT(fence), "on", NULL, NULL, NULL,
+	  GW_USE_PROTECT,
+	  "stop the VM then; off: it runs on, and may run twice" },
+	{ "hold-network", GW_PARAM_BOOL, AT(hold_network), "off", NULL, NULL,
+	  NULL, GW_USE_PROTECT,
+	  "what the guest sends waits until the standby has the checkpoint" },
+	{ "timeout", GW_PARAM_TIME, AT(timeout_ns), "1s", "50ms", "1h", NULL,
+	  GW_USE_STANDBY, "take over when the primary is silent for so long" },
+	{ "cache", GW_PARAM_TEXT, AT(cache), "", NULL, NULL, NULL,
+	  GW_USE_STANDBY, "keep the checkpoint in this file, not in memory" },
+	{ "flush-threads", GW_PARAM_COUNT, AT(flush_threads), "0", "0", "64",
+	  NULL, GW_USE_STANDBY,
+	  "threads that copy a checkpoint into the RAM; 0: one per CPU" },
+	{ "arbiter", GW_PARAM_TEXT, AT(arbiter), "", NULL, NULL, NULL,
+	  GW_USE_PROTECT | GW_USE_STANDBY,
+	  "a command that decides who may run the VM" },
 };
 const size_t gw_nparams = sizeof(gw_params) / sizeof(gw_params[0]);
 
@@ -235,6 +258,10 @@ int gw_param_set(struct godwit_params *p, const struct gw_param *d,
 
 	if (d->type == GW_PARAM_BOOL)
 		return set_bool(field, d, value, err);
+	if (d->type == GW_PARAM_TEXT) {
+		*(const char **)field = value;
+		return 0;
+	}
 	if (d->type == GW_PARAM_NAME)
 		return set_name(field, d, value, err);
 	if (d->type == GW_PARAM_METHOD)

@@ -21,6 +21,7 @@ enum gw_param_type {
 	/* "NAME[:LEVEL]": const char *, one of a list, and directly behind it
 	 * a uint32_t, 0 without a level */
 	GW_PARAM_METHOD,
+	GW_PARAM_TEXT, /* const char *, any; the caller's, who keeps it */
 };
 
 /* The operations that look at a parameter. */
@@ -33,6 +34,8 @@ enum gw_use {
 	GW_USE_ALL = 31,
 	/* not an operation: godwit_op_set() may change it while one runs */
 	GW_USE_NOW = 32,
+	GW_USE_PROTECT = 64,
+	GW_USE_STANDBY = 128,
 };
 
 struct gw_param {
@@ -51,7 +54,8 @@ extern const size_t gw_nparams;
 
 const struct gw_param *gw_param_find(const char *name);
 
-/* Parse @value into @p. A name is not copied: it points into the table. */
+/* Parse @value into @p. A name is not copied: it points into the table; a
+ * text points to @value. */
 int gw_param_set(struct godwit_params *p, const struct gw_param *d,
 		 const char *value, struct gw_error *err) GW_MUST_CHECK;
 
@@ -63,8 +67,8 @@ void gw_param_store(struct godwit_params *to, const struct godwit_params *from,
 /* The value of a number in its unit (bytes, ns, a count), or of a bool. */
 int64_t gw_param_number(const struct godwit_params *p,
 			const struct gw_param *d);
-/* The value of GW_PARAM_NAME and _METHOD, as gw_param_set() takes it, in
- * @buf. */
+/* The value of GW_PARAM_NAME, _METHOD and _TEXT, as gw_param_set() takes it,
+ * in @buf (a long text is cut). */
 const char *gw_param_text(const struct godwit_params *p,
 			  const struct gw_param *d, char buf[64]);
 

@@ -21,6 +21,7 @@
 #include "base/progress.h"
 #include "base/reader.h"
 #include "chan/chan.h"
+#include "dest/checkpoint.h"
 #include "vm/vm.h"
 
 /*
@@ -39,6 +40,8 @@ struct gw_dest_config {
 	struct gw_progress *progress;
 	struct gw_reader *in; /* over @chan, its bytes not consumed yet; taken
 				 over. NULL: made here */
+	struct gw_dest_keeper *keeper; /* checkpoint.h; NULL: a migration */
+	enum gw_dest_kept *kept;       /* how it ended, with a keeper */
 };
 
 /* Return: 0 when the VM runs here; -EAGAIN without @err: somebody only asked

@@ -42,6 +42,7 @@ struct gw_source_config {
 	/* with a sink that does not run the VM itself */
 	bool stopped;  /* copy while the VM stands, not while it runs */
 	bool give_up;  /* the VM stays stopped, as after a migration */
+	bool protect;  /* the VM stays, checkpoints go (protect.h) */
 	/* who gives hints, and who is told to; may be NULL */
 	struct gw_hint *hint;
 	const struct godwit_params *params;

@@ -93,6 +93,60 @@ struct gw_vm_disk_ops {
 	int (*stop)(struct gw_vm *vm, struct gw_error *err);
 };
 
+/* What a checkpoint's device state is made of. A VMM loads the two parts one
+ * behind the other; the first is the same in many checkpoints. */
+struct gw_vm_state {
+	const void *base, *part; /* the driver's, until the next state_begin */
+	size_t nbase, npart;	 /* nbase may be 0 */
+	uint64_t generation;	 /* of base: another number, another content */
+};
+
+struct gw_vm_checkpoint_options {
+	bool hold_network; /* what the guest sends waits for release() */
+};
+
+/*
+ * A VM of which a copy is taken again and again. The engine calls
+ *
+ *	begin  ( [lease]  stop  state_begin  [it reads RAM]  state_end  cont
+ *		 [release] )*  end
+ *
+ * from its thread, but lease(), which may come from any.
+ *
+ * The VMM must not run on unnoticed when this process has died or stands
+ * still, since somebody else may take over then: from begin() to end() a
+ * process of its own (in QEMU: the guardian) stops the VM as soon as this
+ * process ends, or when the lease runs out.
+ */
+struct gw_vm_checkpoint_ops {
+	int (*begin)(struct gw_vm *vm,
+		     const struct gw_vm_checkpoint_options *o,
+		     struct gw_error *err);
+	/* The VM may run until @until_ns (gw_now_ns() clock), and then stops
+	 * unless that was moved on. INT64_MAX: no limit. Until the first call
+	 * there is none. Any thread. */
+	int (*lease)(struct gw_vm *vm, int64_t until_ns, struct gw_error *err);
+	/* vCPUs stand and transfers have landed when it returns; sets
+	 * vm->stopped_ns. */
+	int (*stop)(struct gw_vm *vm, struct gw_error *err);
+	/* Have the device state written; returns at once. */
+	int (*state_begin)(struct gw_vm *vm, struct gw_error *err);
+	int (*state_end)(struct gw_vm *vm, struct gw_vm_state *s,
+			 struct gw_error *err);
+	/* Runs on, if it ran at begin(). Network output from here on belongs
+	 * to the next checkpoint. -EPERM: the lease had run out (fenced). */
+	int (*cont)(struct gw_vm *vm, struct gw_error *err);
+	/* The last checkpoint is safe: output from before its stop() may go. */
+	int (*release)(struct gw_vm *vm, struct gw_error *err);
+	/*
+	 * Over. @run: it goes on here as before begin(), and what was held
+	 * goes out; otherwise it stays stopped, nothing goes out, and the
+	 * note @why is left for `resume` and `list`. Idempotent.
+	 */
+	int (*end)(struct gw_vm *vm, bool run, const char *why,
+		   struct gw_error *err);
+};
+
 struct gw_vm_ops {
 	const char *kind;
 
@@ -181,6 +235,12 @@ struct gw_vm_ops {
 	void (*stay)(struct gw_vm *vm);
 
 	const struct gw_vm_disk_ops *disks; /* NULL: no disks to copy */
+	const struct gw_vm_checkpoint_ops *checkpoint; /* NULL: none possible */
+
+	/* Optional: a fresh VMM in the place of one that waited and ended, or
+	 * did not like what it loaded: same name, same command, RAM empty, to
+	 * be mapped anew. @vm then is that one. Never while it may run. */
+	int (*replace)(struct gw_vm *vm, struct gw_error *err);
 
 	void (*close)(struct gw_vm *vm); /* frees @vm */
 };

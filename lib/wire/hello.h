@@ -34,6 +34,9 @@
 #define GW_FEATURE_SKIP_ZERO (1u << 6)
 /* "fill": a ZERO record may say any byte; QEMU takes 0 only */
 #define GW_FEATURE_FILL (1u << 7)
+/* "checkpoint": the source stays and sends checkpoints (checkpoint.h). Both
+ * sides require it, or neither has it */
+#define GW_FEATURE_CHECKPOINT (1u << 8)
 
 #define GW_HELLO_MAX_CONNECTIONS 128u
 #define GW_HELLO_SESSION	 16u /* bytes */
@@ -48,8 +51,11 @@ struct gw_hello {
 	uint32_t page_bytes;	  /* GW_PAGE_SIZE */
 	struct gw_ram ram;	  /* idstr, used_length, page_size only */
 	/* source: further connections it is going to make: channels, then one
-	 * per disk (multifd.h: each begins with a hello of session and id) */
+	 * per disk (multifd.h: each begins with a hello of session and id);
+	 * with GW_FEATURE_CHECKPOINT one more, for the lease (chan/lease.h) */
 	uint32_t channels, disks;
+	/* standby: it takes over when the primary is silent for so long, ms */
+	uint32_t timeout_ms;
 	uint8_t session[GW_HELLO_SESSION]; /* destination: random */
 };
 
