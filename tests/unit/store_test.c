@@ -154,7 +154,8 @@ static void fill(uint8_t *page, uint64_t *from)
 {
 	uint64_t v = test_rand(from);
 
-	for (unsigned int i = 0; i < GW_PAGE_SIZE; i += 8, v += 0x9e3779b97f4a7c15)
+	for (unsigned int i = 0; i < GW_PAGE_SIZE;
+	     i += 8, v += 0x9e3779b97f4a7c15)
 		memcpy(page + i, &v, 8);
 }
 
@@ -183,8 +184,8 @@ static void place(struct gw_store *s, struct image *m)
 		if (pick(3))
 			fill(host + ((size_t)i << GW_PAGE_BITS), &seed);
 		else
-			host[((size_t)i << GW_PAGE_BITS) + pick(GW_PAGE_SIZE)] ^=
-				0x55;
+			host[((size_t)i << GW_PAGE_BITS) +
+			     pick(GW_PAGE_SIZE)] ^= 0x55;
 	memcpy(at(m, block, first), host, (size_t)n << GW_PAGE_BITS);
 }
 
@@ -340,12 +341,177 @@ static void a_file_behaves_like_arrays(void)
 	behaves_like_arrays(path);
 }
 
+/* --- killed ------------------------------------------------------------- */
+
+#define RESET_EACH 23 /* checkpoints */
+
+/* What the child is at. */
+struct diary {
+	uint64_t begun, done; /* atomic: checkpoints */
+};
+
+/* All of checkpoint @n follows from the seed and the one before it. */
+struct script {
+	struct gw_ram ram;
+	struct image image;
+	uint64_t base; /* of the seeds */
+};
+
+/* What comes for checkpoint @n; without @s only as it is expected. */
+static void play(struct script *c, struct gw_store *s, uint64_t n,
+		 struct gw_store_commit *out)
+{
+	uint64_t keep = seed;
+
+	seed = c->base ^ n * 0x9e3779b97f4a7c15;
+	if (n % RESET_EACH == 0)
+		image_clear(&c->image);
+	for (uint64_t k = 3 + pick(12); k; k--) {
+		uint64_t first, from = test_rand(&seed);
+		bool zero = !pick(4);
+		uint8_t *host = NULL;
+		uint32_t len;
+		int block;
+
+		pick_range(&block, &first, &len, zero ? 90 : 12);
+		if (zero) {
+			memset(at(&c->image, block, first), 0,
+			       (size_t)len << GW_PAGE_BITS);
+			if (s && gw_store_zeros(s, block, first, len, NULL))
+				_exit(3);
+			continue;
+		}
+		for (uint32_t i = 0; i < len; i++)
+			fill(at(&c->image, block, first + i), &from);
+		if (s && gw_store_room(s, block, first, len, &host, NULL))
+			_exit(3);
+		if (s)
+			memcpy(host, at(&c->image, block, first),
+			       (size_t)len << GW_PAGE_BITS);
+	}
+	c->image.seq = n - 1;
+	new_state(&c->image, out);
+	c->image.seq = out->seq = n;
+	seed = keep;
+}
+
+/* In the child: checkpoint after checkpoint, until it is killed. */
+static void be_killed(struct script *c, struct diary *d, int pause_at,
+		      uint64_t pause_after)
+{
+	static const char *const points[] = { "standby:received",
+					      "standby:applying",
+					      "standby:copied",
+					      "standby:done" };
+	struct gw_store *s = open_as(path, "vm1", "pc", &c->ram, NULL);
+	int null = open("/dev/null", O_WRONLY);
+
+	if (!s || dup2(null, STDERR_FILENO) < 0)
+		_exit(2);
+	for (uint64_t n = d->begun + (d->begun == d->done);; n++) {
+		struct gw_store_commit out;
+
+		if (pause_at >= 0 && n == pause_after &&
+		    gw_pause_configure(points[pause_at], NULL))
+			_exit(4);
+		__atomic_store_n(&d->begun, n, __ATOMIC_SEQ_CST);
+		if (n % RESET_EACH == 0 && gw_store_reset(s, NULL))
+			_exit(5);
+		play(c, s, n, &out);
+		if (gw_store_commit(s, &out, NULL))
+			_exit(6);
+		__atomic_store_n(&d->done, n, __ATOMIC_SEQ_CST);
+	}
+}
+
+/* One life and death. Return: whether it died as it was meant to. */
+static bool kill_one(struct script *c, struct diary *d, int pause_at)
+{
+	uint64_t after = d->begun + 1 + pick(4);
+	useconds_t us = (useconds_t)pick(3000);
+	int status;
+	pid_t pid;
+
+	if (pause_at >= 0 && after % RESET_EACH == 0)
+		after++; /* the first of all does not pass by all points */
+	pid = fork();
+	if (!pid)
+		be_killed(c, d, pause_at, after);
+	if (pause_at < 0)
+		usleep(us);
+	else if (waitpid(pid, &status, WUNTRACED) != pid || !WIFSTOPPED(status))
+		return false;
+	kill(pid, SIGKILL);
+	return waitpid(pid, &status, 0) == pid && WIFSIGNALED(status);
+}
+
+/* The model goes on from what it knew to what the store says it has. */
+static void check_survivor(struct script *c, struct diary *d)
+{
+	struct gw_store *s = open_store(path, &c->ram);
+	struct gw_store_commit out;
+	uint64_t seq;
+
+	if (!s)
+		return;
+	seq = gw_store_seq(s);
+	if (!seq && d->begun % RESET_EACH == 0)
+		goto out; /* it began anew */
+	if (!seq && d->begun <= 1)
+		goto out;
+	CHECK(seq == d->done || seq == d->begun);
+	for (uint64_t n = c->image.seq + 1; n <= seq && !test_failures; n++)
+		play(c, NULL, n, &out);
+	CHECK(c->image.seq == seq);
+	CHECK(same(s, &c->image));
+	d->done = seq;
+out:
+	if (!seq) { /* the next life begins this one again */
+		d->done = d->begun ? d->begun - 1 : 0;
+		CHECK(gw_store_page(s, 0, 0) == NULL);
+	}
+	gw_store_close(s);
+}
+
+static void script_run(int rounds, int points)
+{
+	struct diary *d = mmap(NULL, sizeof(*d), PROT_READ | PROT_WRITE,
+			       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct script c = { .base = test_rand(&seed) };
+
+	REQUIRE(d != MAP_FAILED);
+	unlink(path);
+	ram_init(&c.ram, false);
+	image_init(&c.image);
+	for (int i = 0; i < rounds && !test_failures; i++) {
+		CHECK(kill_one(&c, d, points ? i % points : -1));
+		check_survivor(&c, d);
+	}
+	printf("%d kills, %llu checkpoints\n", rounds,
+	       (unsigned long long)d->done);
+	image_fini(&c.image);
+	gw_ram_fini(&c.ram);
+	munmap(d, sizeof(*d));
+}
+
+static void killed_at_any_moment(void)
+{
+	script_run(1000, 0);
+}
+
+static void killed_at_every_point(void)
+{
+	script_run(400, 4);
+}
+
 int main(void)
 {
 	seed = test_seed();
 	snprintf(path, sizeof(path), "/tmp/gw-store-test.%d", (int)getpid());
 	RUN(memory_behaves_like_arrays);
 	RUN(a_file_behaves_like_arrays);
+	RUN(killed_at_any_moment);
+	RUN(killed_at_every_point);
 	unlink(path);
 	return test_done();
 }
