@@ -818,6 +818,64 @@ static void what_never_came_takes_nothing(void)
 	gw_ram_fini(&ram);
 }
 
+/* The VM here wrote where there is nothing: nothing is read there. */
+static void a_hole_is_not_read_for_the_vm(void)
+{
+	struct gw_store_commit c = { .seq = 1 };
+	struct gw_bitmap own[BLOCKS];
+	struct gw_ram ram;
+	struct gw_store *s;
+	uint64_t before;
+
+	ram_init(&ram, true);
+	for (int i = 0; i < BLOCKS; i++)
+		CHECK(!gw_bitmap_init(&own[i], lengths[i], NULL));
+	s = open_store(NULL, &ram);
+	c.ram = &ram;
+	c.own = own;
+	CHECK(gw_store_commit(s, &c, NULL) == 0);
+	before = gw_store_bytes(s);
+	for (int i = 0; i < BLOCKS; i++) {
+		memset(ram.block[i].host, 1, bytes(i));
+		gw_bitmap_set_range(&own[i], 0, lengths[i]);
+	}
+	c.seq++;
+	CHECK(gw_store_commit(s, &c, NULL) == 0);
+	CHECK(gw_store_bytes(s) == before);
+	for (int i = 0; i < BLOCKS; i++) {
+		CHECK(ram.block[i].host[0] == 0 &&
+		      !memcmp(ram.block[i].host, ram.block[i].host + 1,
+			      bytes(i) - 1));
+		CHECK(gw_bitmap_count(&own[i]) == 0);
+		gw_bitmap_fini(&own[i]);
+	}
+	gw_store_close(s);
+	gw_ram_fini(&ram);
+}
+
+static void what_is_opened_again_is_there_once(void)
+{
+	struct gw_store_commit c = { .seq = 1 };
+	struct gw_ram ram;
+	struct gw_store *s;
+	uint8_t *host;
+
+	unlink(path);
+	ram_init(&ram, false);
+	s = open_store(path, &ram);
+	for (; c.seq <= 2; c.seq++) {
+		CHECK(gw_store_room(s, 0, 0, 300, &host, NULL) == 0);
+		memset(host, 1, bytes(0));
+		CHECK(gw_store_commit(s, &c, NULL) == 0);
+	}
+	CHECK(gw_store_bytes(s) >= 2 * bytes(0));
+	gw_store_close(s);
+	s = open_store(path, &ram);
+	CHECK(gw_store_bytes(s) < bytes(0) + (256 << 10));
+	gw_store_close(s);
+	gw_ram_fini(&ram);
+}
+
 /* In a file system of 1 MiB, in a process of its own. Return: exit code. */
 static int fill_the_disk(struct script *c)
 {
@@ -902,6 +960,8 @@ int main(void)
 	RUN(what_is_no_cache_stays_as_it_is);
 	RUN(half_created_is_created_again);
 	RUN(what_never_came_takes_nothing);
+	RUN(a_hole_is_not_read_for_the_vm);
+	RUN(what_is_opened_again_is_there_once);
 	RUN(a_full_disk_is_an_error);
 	unlink(path);
 	return test_done();
