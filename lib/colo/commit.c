@@ -132,16 +132,16 @@ static int trim(struct gw_store *s, int block, uint64_t *keep,
 
 /* --- what came is not wanted ---------------------------------------------- */
 
-/* s->broken says whether it worked. */
+/* Seldom, and perhaps because there is no room: all of it is given back.
+ * s->broken says whether it worked. */
 static void drop(struct gw_store *s)
 {
 	struct gw_error why = { 0 };
+	int r = wipe_next(s, &why);
 
-	for (int i = 0; i < s->head.nblocks; i++) {
-		gw_bitmap_clear_all(&s->pages[i].data);
-		gw_bitmap_clear_all(&s->pages[i].zero);
-	}
-	if (!s->slot.seq && wipe_committed(s, &why))
+	if (!r && !s->slot.seq)
+		r = wipe_committed(s, &why);
+	if (r)
 		fail_for_good(s, &why, NULL);
 }
 
