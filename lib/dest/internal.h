@@ -11,6 +11,7 @@
 #include "dest/channels.h"
 #include "dest/dest.h"
 #include "dest/disks.h"
+#include "dest/empty.h"
 #include "dest/join.h"
 #include "dest/prepare.h"
 #include "wire/hello.h"
@@ -68,8 +69,6 @@ struct gw_dest {
 /* dest.c: the end of a connection is not bad input */
 void gw_dest_lost(struct gw_dest *d, struct gw_error *err);
 
-/* dest.c: all of it reads as zero and takes no memory */
-int gw_dest_empty_ram(struct gw_ram *ram, struct gw_error *err);
 
 /* load.c: everything up to a complete VM image */
 int gw_dest_receive(struct gw_dest *d, struct gw_error *err);
