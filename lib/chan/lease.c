@@ -50,6 +50,8 @@ struct gw_lease_holder {
 	int64_t until_ns; /* 0: nothing was granted yet */
 	int64_t sent_ns;  /* the last ping */
 	bool granted, lost; /* renew() has returned from saying so */
+	/* the thread's */
+	bool over; /* no renewal will come any more, and that was said */
 };
 
 struct gw_lease_grantor {
@@ -205,16 +207,31 @@ static void set_ended(struct gw_lease_holder *h)
 	pthread_cond_broadcast(&h->changed);
 }
 
+/* Once: no answer will come any more, or none will count. */
+static void set_over(struct gw_lease_holder *h)
+{
+	if (!h->over)
+		h->renew(INT64_MIN, h->arg);
+	h->over = true;
+}
+
 /* One that has run out asks for nothing any more. */
 static int ping(struct gw_lease_holder *h)
 {
 	int64_t now = gw_now_ns();
+	bool expired;
 
 	{
 		GW_LOCKED(&h->lock);
-		if (look(h) != GW_LEASE_HELD)
+		if (look(h) == GW_LEASE_HELD)
+			h->sent_ns = now;
+		if (h->end == GW_LEASE_ENDED)
 			return 0;
-		h->sent_ns = now;
+		expired = h->end == GW_LEASE_EXPIRED;
+	}
+	if (expired) {
+		set_over(h);
+		return 0;
 	}
 	return say(&h->line, PING, (uint64_t)now);
 }
@@ -250,7 +267,7 @@ static void *hold(void *arg)
 			r = hold_until(h, next);
 	}
 	if (r != -ECANCELED) {
-		h->renew(INT64_MIN, h->arg);
+		set_over(h);
 		set(h, &h->lost);
 	}
 	return NULL;
