@@ -66,13 +66,18 @@ struct gw_dest {
 	/* device state */
 	struct gw_dest_bytes device;
 	struct gw_extent *extents; /* [GW_RECORD_MAX_EXTENTS] */
-	struct gw_dest_kept_state *keep; /* keep.c; NULL: a migration */
+	struct gw_dest_keep *keep; /* keep.c; NULL: a migration */
 };
 
 /* dest.c: the end of a connection is not bad input */
 void gw_dest_lost(struct gw_dest *d, struct gw_error *err);
 
-/* dest.c: all of it reads as zero and takes no memory */
+/* dest.c: say why it failed here; reads until the source has closed.
+ * @not_here: the VM does not run here and will not. */
+void gw_dest_tell(struct gw_dest *d, const struct gw_error *why,
+		  bool not_here);
+
+/* empty.c: all of it reads as zero and takes no memory */
 int gw_dest_empty_ram(struct gw_ram *ram, struct gw_error *err);
 
 /* load.c: everything up to a complete VM image */
@@ -92,7 +97,7 @@ int gw_dest_record(struct gw_dest *d, struct gw_record *rec,
 		   struct gw_error *err);
 
 /* keep.c: a primary's checkpoints, up to the end of the connection */
-int gw_dest_keep_init(struct gw_dest *d, struct gw_error *err);
+int gw_dest_keep_init(struct gw_dest *d);
 /* All connections have come: the last one is the lease's. */
 int gw_dest_keep_setup(struct gw_dest *d, struct gw_error *err);
 int gw_dest_keep(struct gw_dest *d, struct gw_error *err);
