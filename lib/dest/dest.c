@@ -144,28 +144,37 @@ static int setup(struct gw_dest *d, struct gw_error *err)
 	return r;
 }
 
-/*
- * Say why, then read on until the source has closed: closing first would
- * reset the connection and could destroy the reason on its way.
- */
-void gw_dest_tell(struct gw_dest *d, const struct gw_error *why, bool not_here)
+/* Closing first would reset the connection and could destroy what was said on
+ * its way. */
+static void await_end(struct gw_dest *d)
 {
 	struct gw_chan *c = d->c.chan;
 	int64_t deadline = gw_deadline_ms(3000);
+	struct iovec iov = { d->in.buf, d->in.cap };
 	struct gw_error ignored;
-	uint8_t *sink = d->in.buf;
-	struct iovec iov = { sink, d->in.cap };
 
-	c->cancel = NULL;
-	c->write_timeout_ms = c->read_timeout_ms = 1000;
-	gw_record_put_error(&d->out, why, not_here);
-	if (gw_write_flush(&d->out, &ignored) ||
-	    gw_chan_shutdown_write(c, &ignored))
+	if (gw_chan_shutdown_write(c, &ignored))
 		return;
 	gw_join_close(&d->join); /* who waits for room on them waits no more */
 	while (gw_deadline_left_ms(deadline) > 0 &&
 	       gw_chan_readv(c, &iov, 1, &ignored) > 0)
 		;
+}
+
+void gw_dest_tell(struct gw_dest *d, enum gw_record_type type,
+		  const struct gw_error *why, bool not_here)
+{
+	struct gw_chan *c = d->c.chan;
+	struct gw_error ignored;
+
+	c->cancel = NULL;
+	c->write_timeout_ms = c->read_timeout_ms = 1000;
+	if (type == GW_RECORD_ERROR)
+		gw_record_put_error(&d->out, why, not_here);
+	else
+		gw_record_put(&d->out, type, true, 0);
+	if (!gw_write_flush(&d->out, &ignored))
+		await_end(d);
 }
 
 void gw_dest_lost(struct gw_dest *d, struct gw_error *err)
@@ -221,7 +230,7 @@ static void fall_back(struct gw_dest *d, struct gw_error *err)
 		gw_warn("%s", undo.msg);
 	/* A plain QEMU that could send on would think it has migrated. */
 	if (!d->source_owns && !d->stranger)
-		gw_dest_tell(d, err, not_here);
+		gw_dest_tell(d, GW_RECORD_ERROR, err, not_here);
 	say_where(d, err, not_here);
 	gw_dest_disks_free(d);
 	gw_progress_status(d->c.progress, err->fault == GW_FAULT_CANCELLED ?

@@ -115,7 +115,7 @@ int gw_dest_keep_setup(struct gw_dest *d, struct gw_error *err)
 
 void gw_dest_keep_failed(struct gw_dest *d, struct gw_error *err)
 {
-	struct gw_error ignored;
+	const struct gw_dest_keeper *k = d->keep->k;
 
 	gw_dest_lost(d, err);
 	if (d->stranger)
@@ -123,11 +123,9 @@ void gw_dest_keep_failed(struct gw_dest *d, struct gw_error *err)
 	if (d->source_owns)
 		ended(d, GW_DEST_KEPT_BYE);
 	else if (!gw_cancel_requested(d->c.cancel))
-		gw_dest_tell(d, err, false);
-	else if (d->keep->k->leaving(d->keep->k->arg) &&
-		 say(d, GW_RECORD_BYE, &ignored))
-		gw_info("the primary could not be told that the standby ends: %s",
-			ignored.msg);
+		gw_dest_tell(d, GW_RECORD_ERROR, err, false);
+	else if (k->leaving(k->arg))
+		gw_dest_tell(d, GW_RECORD_BYE, NULL, true);
 }
 
 /* --- checkpoints --------------------------------------------------------- */
