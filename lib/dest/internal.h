@@ -9,6 +9,7 @@
 #include "dest/channels.h"
 #include "dest/dest.h"
 #include "dest/disks.h"
+#include "dest/empty.h"
 #include "dest/join.h"
 #include "dest/prepare.h"
 #include "wire/hello.h"
@@ -72,6 +73,7 @@ struct gw_dest {
 /* dest.c: the end of a connection is not bad input */
 void gw_dest_lost(struct gw_dest *d, struct gw_error *err);
 
+<<<<<<< HEAD
 /* dest.c: the last word: ERROR because of @why, or BYE; reads until the source
  * has closed. @not_here: the VM does not run here and will not. */
 void gw_dest_tell(struct gw_dest *d, enum gw_record_type type,
@@ -79,6 +81,8 @@ void gw_dest_tell(struct gw_dest *d, enum gw_record_type type,
 
 /* empty.c: all of it reads as zero and takes no memory */
 int gw_dest_empty_ram(struct gw_ram *ram, struct gw_error *err);
+=======
+>>>>>>> h2
 
 /* load.c: everything up to a complete VM image */
 int gw_dest_receive(struct gw_dest *d, struct gw_error *err);
