@@ -202,30 +202,27 @@ static void serve(struct gw_control *c, struct gw_chan *chan)
 
 static struct gw_chan *take(struct gw_control *c)
 {
-	struct gw_error err = { 0 };
-	struct gw_chan *chan;
+	struct gw_error ignored;
 	GW_LOCKED(&c->turn);
 
-	chan = gw_listener_accept(c->listener, -1, &c->stop, &err);
-	if (!chan && !gw_cancel_requested(&c->stop)) {
-		gw_warn("%s", err.msg);
-		(void)gw_wait_fd(-1, 0, gw_deadline_ms(PATIENCE_MS), &c->stop);
-	}
-	return chan;
+	return gw_listener_accept(c->listener, -1, &c->stop, &ignored);
 }
 
 static void *work(void *arg)
 {
 	struct gw_control *c = arg;
 
-	while (!gw_cancel_requested(&c->stop)) {
+	for (;;) {
 		struct gw_chan *chan = take(c);
 
 		if (chan)
 			serve(c, chan);
+		/* Out of descriptors, say: no reason to spin. */
+		else if (gw_wait_fd(-1, 0, gw_deadline_ms(PATIENCE_MS),
+				    &c->stop) == -ECANCELED)
+			return NULL;
 		gw_chan_close(chan);
 	}
-	return NULL;
 }
 
 int gw_control_start(struct gw_standby *s, struct gw_error *err)

@@ -57,22 +57,19 @@ static void *keep(void *arg)
 {
 	struct gw_door *d = arg;
 
-	while (!gw_cancel_requested(&d->stop)) {
-		struct gw_error err = { 0 };
+	for (;;) {
+		struct gw_error ignored;
 		struct gw_chan *chan = gw_listener_accept(
-			d->s->c->listener, -1, &d->stop, &err);
+			d->s->c->listener, -1, &d->stop, &ignored);
 
-		if (!chan && err.code != ECANCELED) {
-			/* Out of descriptors, say: no reason to spin. */
-			gw_info("%s", err.msg);
-			(void)gw_wait_fd(-1, 0, gw_deadline_ms(PATIENCE_MS),
-					 &d->stop);
-		}
 		if (chan)
 			refuse(d, chan);
+		/* Out of descriptors, say: no reason to spin. */
+		else if (gw_wait_fd(-1, 0, gw_deadline_ms(PATIENCE_MS),
+				    &d->stop) == -ECANCELED)
+			return NULL;
 		gw_chan_close(chan);
 	}
-	return NULL;
 }
 
 int gw_door_open(struct gw_standby *s, struct gw_error *err)

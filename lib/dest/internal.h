@@ -73,16 +73,10 @@ struct gw_dest {
 /* dest.c: the end of a connection is not bad input */
 void gw_dest_lost(struct gw_dest *d, struct gw_error *err);
 
-<<<<<<< HEAD
 /* dest.c: the last word: ERROR because of @why, or BYE; reads until the source
  * has closed. @not_here: the VM does not run here and will not. */
 void gw_dest_tell(struct gw_dest *d, enum gw_record_type type,
 		  const struct gw_error *why, bool not_here);
-
-/* empty.c: all of it reads as zero and takes no memory */
-int gw_dest_empty_ram(struct gw_ram *ram, struct gw_error *err);
-=======
->>>>>>> h2
 
 /* load.c: everything up to a complete VM image */
 int gw_dest_receive(struct gw_dest *d, struct gw_error *err);
