@@ -49,7 +49,9 @@ struct gw_lease_holder {
 	enum gw_lease_end end;
 	int64_t until_ns; /* 0: nothing was granted yet */
 	int64_t sent_ns;  /* the last ping */
-	bool lost;
+	bool granted, lost; /* renew() has returned from saying so */
+	/* the thread's */
+	bool over; /* no renewal will come any more, and that was said */
 };
 
 struct gw_lease_grantor {
@@ -160,61 +162,76 @@ static enum gw_lease_end look(struct gw_lease_holder *h)
 	return h->end;
 }
 
+static void set(struct gw_lease_holder *h, bool *flag)
+{
+	GW_LOCKED(&h->lock);
+	*flag = true;
+	pthread_cond_broadcast(&h->changed);
+}
+
+/* Take in what is granted until @until_ns. Return: whether it is news. */
+static bool extend(struct gw_lease_holder *h, int64_t until_ns)
+{
+	GW_LOCKED(&h->lock);
+	if (look(h) != GW_LEASE_HELD || until_ns <= h->until_ns)
+		return false;
+	h->until_ns = until_ns;
+	return look(h) == GW_LEASE_HELD; /* or it came too late */
+}
+
 /* An answer to the ping sent at @sent_ns. Return: 0, or it is none. */
 static int answered(struct gw_lease_holder *h, int64_t sent_ns)
 {
-	int64_t until_ns = sent_ns + h->fence_ns;
+	int64_t last_ns;
 
 	{
 		GW_LOCKED(&h->lock);
-		if (sent_ns <= 0 || sent_ns > h->sent_ns)
-			return -EPROTO;
-		if (look(h) != GW_LEASE_HELD || until_ns <= h->until_ns)
-			return 0;
-		h->until_ns = until_ns;
-		if (look(h) != GW_LEASE_HELD) /* it came too late */
-			return 0;
-		pthread_cond_broadcast(&h->changed);
+		last_ns = h->sent_ns;
 	}
-	h->renew(until_ns, h->arg);
+	if (sent_ns <= 0 || sent_ns > last_ns)
+		return -EPROTO;
+	if (extend(h, sent_ns + h->fence_ns))
+		h->renew(sent_ns + h->fence_ns, h->arg);
+	set(h, &h->granted);
 	return 0;
 }
 
+/* Also when it had run out: now nobody else takes the VM. */
 static void set_ended(struct gw_lease_holder *h)
 {
-	bool news;
-
-	{
-		GW_LOCKED(&h->lock);
-		/* Also when it had run out: now nobody else takes the VM. */
-		news = h->end != GW_LEASE_ENDED;
-		h->end = GW_LEASE_ENDED;
-		pthread_cond_broadcast(&h->changed);
-	}
-	if (news)
-		h->renew(INT64_MAX, h->arg);
+	if (gw_lease_held(h) == GW_LEASE_ENDED)
+		return;
+	h->renew(INT64_MAX, h->arg);
+	GW_LOCKED(&h->lock);
+	h->end = GW_LEASE_ENDED;
+	pthread_cond_broadcast(&h->changed);
 }
 
-static void set_lost(struct gw_lease_holder *h)
+/* Once: no answer will come any more, or none will count. */
+static void set_over(struct gw_lease_holder *h)
 {
-	{
-		GW_LOCKED(&h->lock);
-		h->lost = true;
-		pthread_cond_broadcast(&h->changed);
-	}
-	h->renew(INT64_MIN, h->arg);
+	if (!h->over)
+		h->renew(INT64_MIN, h->arg);
+	h->over = true;
 }
 
 /* One that has run out asks for nothing any more. */
 static int ping(struct gw_lease_holder *h)
 {
 	int64_t now = gw_now_ns();
+	bool expired;
 
 	{
 		GW_LOCKED(&h->lock);
-		if (look(h) != GW_LEASE_HELD)
+		if (look(h) == GW_LEASE_HELD)
+			h->sent_ns = now;
+		if (h->end == GW_LEASE_ENDED)
 			return 0;
-		h->sent_ns = now;
+		expired = h->end == GW_LEASE_EXPIRED;
+	}
+	if (expired) {
+		set_over(h);
+		return 0;
 	}
 	return say(&h->line, PING, (uint64_t)now);
 }
@@ -249,8 +266,10 @@ static void *hold(void *arg)
 		if (!r)
 			r = hold_until(h, next);
 	}
-	if (r != -ECANCELED)
-		set_lost(h);
+	if (r != -ECANCELED) {
+		set_over(h);
+		set(h, &h->lost);
+	}
 	return NULL;
 }
 
@@ -306,10 +325,10 @@ int gw_lease_first(struct gw_lease_holder *h, int64_t timeout_ms,
 	int64_t deadline = gw_now_ns() + timeout_ms * GW_NS_PER_MS;
 
 	GW_LOCKED(&h->lock);
-	while (!h->until_ns && !h->lost && h->end == GW_LEASE_HELD)
+	while (!h->granted && !h->lost && h->end != GW_LEASE_ENDED)
 		if (!wait_changed(h, deadline))
 			break;
-	if (h->until_ns && h->end != GW_LEASE_ENDED)
+	if (h->granted && h->end != GW_LEASE_ENDED)
 		return 0;
 	if (h->lost || h->end == GW_LEASE_ENDED)
 		return gw_fail(err, ECONNRESET,

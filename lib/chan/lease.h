@@ -52,15 +52,16 @@ struct gw_lease_holder;
  * Over @chan (connected; taken over, also on failure). @timeout_ns: the
  * grantor's; @fence_ns < it. @renew is called from the lease's thread with the
  * time until which the VM may run: later and later, INT64_MAX once the other
- * side said END, and INT64_MIN once when the connection was lost (the last
- * time given stays). NULL with @err.
+ * side said END, and INT64_MIN once when no more will come: the connection was lost,
+ * or the lease ran out (the last time given stays). NULL with @err.
  */
 struct gw_lease_holder *
 gw_lease_hold(struct gw_chan *chan, int64_t timeout_ns, int64_t fence_ns,
 	      void (*renew)(int64_t until_ns, void *arg), void *arg,
 	      struct gw_error *err);
 
-/* Never waits. */
+/* Never waits. What has ended or run out stays so, but that END still comes
+ * after a lease ran out that nobody took. */
 enum gw_lease_end gw_lease_held(struct gw_lease_holder *h);
 
 /* Wait for the first answer. Return: 0, -ETIMEDOUT, -ECONNRESET. */
