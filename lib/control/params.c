@@ -320,11 +320,14 @@ const char *gw_param_text(const struct godwit_params *p,
 
 int gw_params_check(const struct godwit_params *p, struct gw_error *err)
 {
-	if (p->max_cpu_throttle >= p->cpu_throttle_initial)
-		return 0;
-	return gw_fail_as(err, GW_FAULT_USAGE, ERANGE,
-			  "max-cpu-throttle %u is out of range: cpu-throttle-initial (%u) to 99 is possible",
-			  p->max_cpu_throttle, p->cpu_throttle_initial);
+	if (p->max_cpu_throttle < p->cpu_throttle_initial)
+		return gw_fail_as(err, GW_FAULT_USAGE, ERANGE,
+				  "max-cpu-throttle %u is out of range: cpu-throttle-initial (%u) to 99 is possible",
+				  p->max_cpu_throttle, p->cpu_throttle_initial);
+	if (!p->fence && p->fence_after_ns)
+		return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
+				  "fence-after says when the VM is stopped, and fence=off that it is not: leave one of them out");
+	return 0;
 }
 
 int gw_param_assign(struct godwit_params *p, unsigned int use,
