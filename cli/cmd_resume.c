@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * cmd_resume.c - godwit resume VM: run a VM that an uncertain hand-over left
- * stopped. Says what is known first, and asks.
+ * stopped, or a fence. Says what is known first, and asks.
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -17,6 +17,16 @@
 
 #define TIMEOUT_MS 10000
 
+/* It was protected, and stands: the guardian stopped it, or whoever protected
+ * it ended before it could say so. */
+static void tell_protected(const struct gw_note *n, const char *when)
+{
+	printf("It was protected by the standby at %s. It was stopped (on record since %s%s%s), because the standby may have taken over: then it runs there, from the last checkpoint, and must not run here.\n",
+	       *n->peer ? n->peer : "an unknown place", when,
+	       *n->text ? ": " : "", n->text);
+	printf("Ask there: 'godwit failover NAME --status' and 'godwit list' on that host. If it runs there, end the QEMU here.\n");
+}
+
 /* Return: whether it can be run at all. */
 static bool tell_note(const struct gw_vmref *ref)
 {
@@ -31,6 +41,10 @@ static bool tell_note(const struct gw_vmref *ref)
 	}
 	t = (time_t)n.time;
 	strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", localtime(&t));
+	if (!strcmp(n.phase, "fenced") || !strcmp(n.phase, "protected")) {
+		tell_protected(&n, when);
+		return true;
+	}
 	printf("On record since %s, as %s of a move, peer %s: %s.\n", when,
 	       n.role, n.peer, n.text);
 	/* Its memory was given back when that failed (dest/dest.c). */

@@ -22,7 +22,8 @@ from harness import (CANCELLED, FAILED, GODWIT, OK, USAGE, Pair,
 
 TCP = "tcp:127.0.0.1:0"
 COMMANDS = ["run", "list", "check", "migrate", "monitor", "receive", "save", "send",
-            "restore", "resume", "info", "verify", "diff", "convert", "dump",
+            "restore", "protect", "standby", "failover", "resume", "info", "verify", "diff",
+            "convert", "dump",
             "help", "version"]
 SLOW = ["--max-bandwidth", "4M"]  # a minute, if nobody ends it
 
@@ -68,7 +69,8 @@ def test_help_lists_every_command_and_every_exit_code():
 
 
 def test_help_has_every_parameter_of_a_command_with_its_default():
-    for command in "migrate", "receive", "save", "send":
+    for command in ("migrate", "receive", "save", "send", "protect",
+                    "standby"):
         listed = re.search("parameters are (.*)", run(
             command, "a", "tcp:h:1", "--set", "x=1").stderr)[1].split(", ")
         assert len(listed) > 2
@@ -98,6 +100,26 @@ def test_version():
     (["check"], "godwit check: the VM is missing"),
     (["check", "a", "tcp::1", "b"], "'b' is one argument too many"),
     (["check", "--fast", "a"], "unknown option --fast"),
+    (["protect"], "godwit protect: the VM is missing"),
+    (["protect", "a"], "godwit protect: the URI is missing"),
+    (["protect", "a", "tcp::1", "b"], "'b' is one argument too many"),
+    (["protect", "a", "tcp::1", "--timeout", "1s"],
+     "unknown option --timeout"),
+    (["protect", "a", "tcp::1", "--no-interval"],
+     "unknown option --no-interval"),
+    (["protect", "a", "tcp::1", "--no-fence=off"], "--no-fence=off"),
+    (["protect", "a", "tcp::1", "--interval", "0"],
+     "interval 0 is out of range: 1ms to 1h"),
+    (["protect", "a", "tcp::1", "--no-fence", "--fence-after", "1s"],
+     "leave one of them out"),
+    (["standby"], "godwit standby: the URI is missing"),
+    (["standby", "tcp::1"], "godwit standby: the VM is missing"),
+    (["standby", "tcp::1", "a", "--no-fence"], "unknown option --no-fence"),
+    (["standby", "tcp::1", "a", "--set", "interval=1s"],
+     "parameters are handover-timeout"),
+    (["failover"], "godwit failover: the NAME is missing"),
+    (["failover", "a", "b"], "one VM at a time"),
+    (["failover", "--now", "a"], "unknown option --now"),
     (["resume"], "godwit resume: the VM is missing"),
     (["resume", "a", "b"], "one VM at a time"),
     (["resume", "--now", "a"], "unknown option --now"),

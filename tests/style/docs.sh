@@ -116,7 +116,13 @@ while read -r command; do
 		       "the completion" "--set of $command"
 	fi
 	cat "$t/options" "$t/parameters-of" >>"$t/all"
+	# what is on or off also has --no-NAME
+	sed -n 's/^--\(.*\) o[nf]*$/--no-\1/p' "$t/defaults-of" >"$t/negations"
+	cat "$t/negations" >>"$t/all"
 	[ "$shell" ] || continue
+	offer "godwit $command --no-" >"$t/offered"
+	differ "$t/negations" "$t/offered" "godwit help $command" \
+	       "the completion" "--no- of $command"
 	cat "$t/options" "$t/parameters-of" >"$t/both"
 	offer "godwit $command --" >"$t/offered"
 	differ "$t/both" "$t/offered" "godwit help $command" \
