@@ -92,7 +92,7 @@ sed -n 's/^\*\(--[a-z-]*\).*/\1/p' "$t/parameters" >"$t/man-parameters"
 while read -r command; do
 	"$godwit" help "$command" >"$t/help" ||
 		complain "godwit help $command fails"
-	sed -n '/^Parameters/,$p' "$t/help" | long_options - |
+	sed '1,/^Parameters/d' "$t/help" | long_options - |
 		sort -u >"$t/parameters-of"
 	# lines of options; an example in the text is none
 	sed '/^Parameters/,$d' "$t/help" |
