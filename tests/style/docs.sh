@@ -134,7 +134,7 @@ differ "$t/parameters-all" "$t/man-parameters" "the help of the commands" \
        "PARAMETERS of the man page" parameters
 
 # Whatever else looks like an option in the two files.
-printf -- '--help\n--version\n' >>"$t/all"
+printf -- '--help\n--version\n--no-\n' >>"$t/all"
 sort -u "$t/all" >"$t/known"
 for file in "$man" "$completion"; do
 	for option in $(long_options "$file" | sort -u | comm -23 - "$t/known")
