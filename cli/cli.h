@@ -63,6 +63,7 @@ struct cli_operation {
 	json_t *capabilities; /* monitor: [{"capability", "state"}...] or NULL;
 				 the caller's */
 	const char *positional[2];
+	const bool *took_over; /* standby: for the last object; or NULL */
 };
 
 /* Parse options and the positional arguments @names, two or (NULL) one.

@@ -10,36 +10,25 @@ struct standby {
 	bool took_over;
 };
 
-/* "taking over" is the event taking-over. */
-static json_t *event_json(const char *what, const char *detail)
-{
-	char name[64];
-
-	snprintf(name, sizeof(name), "%s", what);
-	for (char *p = name; *p; p++)
-		if (*p == ' ')
-			*p = '-';
-	return json_pack("{s:s, s:s}", "event", name,
-			 strcmp(what, "listening") ? "detail" : "uri", detail);
-}
-
 /* Scripts wait for the first of these lines before they start the primary. */
 static void event(const char *what, const char *detail, void *data)
 {
 	struct cli_progress *p = data;
+	bool first = !strcmp(what, "listening");
 
 	detail = detail ? detail : "";
 	if (p->json) {
-		cli_json(event_json(what, detail));
+		cli_json(first ? json_pack("{s:s, s:s}", "event", what, "uri",
+					   detail)
+			       : json_pack("{s:s, s:s, s:s}", "event",
+					   "standby", "what", what, "detail",
+					   detail));
 		return;
 	}
 	if (p->quiet)
 		return;
 	cli_progress_end(p);
-	if (!strcmp(what, "listening"))
-		printf("listening on %s\n", detail);
-	else
-		printf("%s%s%s\n", what, *detail ? ": " : "", detail);
+	printf("%s%s%s\n", what, first ? " on " : *detail ? ": " : "", detail);
 	fflush(stdout);
 }
 
@@ -50,16 +39,6 @@ static int standby(struct godwit_op *op, void *data, struct godwit_error *err)
 	return godwit_standby(op, s->uri, event, &s->took_over, err);
 }
 
-static void summary(const struct godwit_stats *s)
-{
-	cli_summary_checkpoints(s);
-	if (s->status == GODWIT_STATUS_COMPLETED)
-		printf("taken over: the VM is here now\n");
-	else
-		printf("the primary has ended its protection and keeps the "
-		       "VM\n");
-}
-
 int cmd_standby(int argc, char **argv)
 {
 	static const char *const names[2] = { "URI", "VM" };
@@ -68,6 +47,8 @@ int cmd_standby(int argc, char **argv)
 	int r = cli_operation_parse(&o, argc, argv, names);
 
 	s.uri = o.positional[0];
-	return r ? r
-		 : cli_operation_run(&o, o.positional[1], summary, standby, &s);
+	o.took_over = &s.took_over;
+	return r ? r :
+		   cli_operation_run(&o, o.positional[1],
+				     cli_summary_checkpoints, standby, &s);
 }

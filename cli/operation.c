@@ -214,6 +214,9 @@ static void report(struct cli_operation *o, const struct godwit_stats *s,
 		json_object_set_new(j, "event",
 				    json_string(err->code ? "failed" :
 							    "completed"));
+		if (o->took_over)
+			json_object_set_new(j, "took-over",
+					    json_boolean(*o->took_over));
 		cli_json(j);
 		return;
 	}

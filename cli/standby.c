@@ -11,6 +11,7 @@
 int cli_standby_ask(const char *name, struct cli_standby *s,
 		    struct gw_error *err)
 {
+	const json_t *age;
 	char *line = NULL;
 	int r = godwit_failover(name, &line, (struct godwit_error *)err);
 
@@ -28,22 +29,24 @@ int cli_standby_ask(const char *name, struct cli_standby *s,
 	s->state = json_string_value(json_object_get(s->json, "state")) ?: "?";
 	s->checkpoint = (uint64_t)json_integer_value(
 		json_object_get(s->json, "checkpoint"));
-	s->age_ms =
-		json_is_integer(json_object_get(s->json, "age-ms"))
-			? json_integer_value(json_object_get(s->json, "age-ms"))
-			: -1;
+	age = json_object_get(s->json, "age_ms");
+	s->age_ms = age ? json_integer_value(age) : -1;
 	return 0;
 }
 
 char *cli_standby_text(const struct cli_standby *s, char *buf, size_t len)
 {
-	char age[32] = "?";
+	char age[32];
 
-	if (s->age_ms >= 0)
-		gw_format_time(age, sizeof(age), s->age_ms * GW_NS_PER_MS);
-	if (s->checkpoint)
+	if (s->checkpoint && s->age_ms >= 0)
 		snprintf(buf, len, "standby, %s, checkpoint %llu, %s old",
-			 s->state, (unsigned long long)s->checkpoint, age);
+			 s->state, (unsigned long long)s->checkpoint,
+			 gw_format_time(age, sizeof(age),
+					s->age_ms * GW_NS_PER_MS));
+	else if (s->checkpoint) /* from before it was started */
+		snprintf(buf, len,
+			 "standby, %s, checkpoint %llu, of unknown age",
+			 s->state, (unsigned long long)s->checkpoint);
 	else
 		snprintf(buf, len, "standby, %s, no checkpoint yet", s->state);
 	return buf;
