@@ -71,7 +71,7 @@ static void ask(struct row *row)
 	gw_qmp_close(q);
 	row->has_note = !gw_rundir_note_read(vm->path.dir, &row->note, NULL);
 	row->has_standby = vm->incoming &&
-			   !cli_standby_ask(vm->name, &row->standby, NULL);
+			   !cli_standby_ask(vm->name, &row->standby, &err);
 }
 
 static json_t *to_json(const struct row *r)
