@@ -2,6 +2,7 @@
 /* record.c - fuzz godwit's records (lib/wire/record.c). */
 #include <stddef.h>
 
+#include "wire/checkpoint.h"
 #include "wire/disks.h"
 #include "wire/record.h"
 
@@ -13,8 +14,10 @@ static void payload(struct gw_reader *r, struct gw_record *rec,
 	static struct gw_extent e[GW_RECORD_MAX_EXTENTS];
 	uint64_t hash[GW_VERIFY_CHUNK], first, total;
 	static struct gw_disks disks;
+	struct gw_checkpoint checkpoint;
 	struct gw_ramblock *b;
 	struct gw_error err;
+	int64_t flush_ns;
 	bool not_here;
 	uint32_t n;
 	int ret;
@@ -34,6 +37,12 @@ static void payload(struct gw_reader *r, struct gw_record *rec,
 		break;
 	case GW_RECORD_DISKS_PROGRESS:
 		ret = gw_disks_get_progress(r, rec, &first, &total);
+		break;
+	case GW_RECORD_CHECKPOINT:
+		ret = gw_record_get_checkpoint(r, rec, &checkpoint);
+		break;
+	case GW_RECORD_ACK:
+		ret = gw_record_get_ack(r, rec, &first, &flush_ns);
 		break;
 	default:
 		gw_read_skip(r, rec->len);

@@ -8,7 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* In the order in which one migration comes by, each side for itself. */
+/* In the order in which one migration comes by, each side for itself; the
+ * standby's in that of one checkpoint. */
 static const char *const names[GW_PAUSE_POINTS] = {
 	[GW_PAUSE_SOURCE_SETUP] = "source:setup",
 	[GW_PAUSE_SOURCE_DISKS] = "source:disks",
@@ -29,6 +30,10 @@ static const char *const names[GW_PAUSE_POINTS] = {
 	[GW_PAUSE_DEST_READY] = "dest:ready",
 	[GW_PAUSE_DEST_GO] = "dest:go",
 	[GW_PAUSE_DEST_RUNNING] = "dest:running",
+	[GW_PAUSE_STANDBY_RECEIVED] = "standby:received",
+	[GW_PAUSE_STANDBY_APPLYING] = "standby:applying",
+	[GW_PAUSE_STANDBY_COPIED] = "standby:copied",
+	[GW_PAUSE_STANDBY_DONE] = "standby:done",
 };
 
 unsigned int gw_pause_wanted;

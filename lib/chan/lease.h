@@ -15,7 +15,9 @@
  * A ping comes after it was sent, so while both clocks run alike, the holder
  * has stopped before the grantor starts, whatever the network does. Once the
  * grantor has taken over it answers nothing any more: whether a ping is
- * answered and whether it takes over is decided under one lock.
+ * answered and whether it takes over is decided under one lock. A lease that
+ * ran out is not renewed any more, whatever answer comes late. A connection
+ * that breaks changes nothing: both sides wait for their time.
  *
  * What this cannot do: stop a host that stood still as a whole (its VM runs a
  * moment when it wakes up, until the guardian has stopped it) or mend clocks
@@ -49,15 +51,17 @@ struct gw_lease_holder;
 /*
  * Over @chan (connected; taken over, also on failure). @timeout_ns: the
  * grantor's; @fence_ns < it. @renew is called from the lease's thread with the
- * time until which the VM may run, and once with INT64_MIN when the connection
- * was lost (the last time given stays). NULL with @err.
+ * time until which the VM may run: later and later, INT64_MAX once the other
+ * side said END, and INT64_MIN once when no more will come: the connection was lost,
+ * or the lease ran out (the last time given stays). NULL with @err.
  */
 struct gw_lease_holder *
 gw_lease_hold(struct gw_chan *chan, int64_t timeout_ns, int64_t fence_ns,
 	      void (*renew)(int64_t until_ns, void *arg), void *arg,
 	      struct gw_error *err);
 
-/* Never waits. */
+/* Never waits. What has ended or run out stays so, but that END still comes
+ * after a lease ran out that nobody took. */
 enum gw_lease_end gw_lease_held(struct gw_lease_holder *h);
 
 /* Wait for the first answer. Return: 0, -ETIMEDOUT, -ECONNRESET. */
@@ -74,8 +78,9 @@ void gw_lease_holder_free(struct gw_lease_holder *h); /* NULL is fine */
 
 struct gw_lease_grantor;
 
-/* Over @chan (accepted; taken over, also on failure). @expired_fd becomes
- * readable when the holder has been silent for @timeout_ns, or said END. */
+/* Over @chan (accepted; taken over, also on failure). *@expired_fd (the
+ * lease's) is readable while the holder has been silent for @timeout_ns, and
+ * once it said END: poll it, do not read it. */
 struct gw_lease_grantor *gw_lease_grant(struct gw_chan *chan,
 					int64_t timeout_ns, int *expired_fd,
 					struct gw_error *err);
@@ -86,11 +91,11 @@ int64_t gw_lease_heard(struct gw_lease_grantor *g);
 /*
  * Take over: if the holder was silent for the time-out, from here on no ping is
  * answered. Return: 0 taken; -EAGAIN not yet (it was heard meanwhile);
- * -ECANCELED the holder said END.
+ * -ECANCELED the holder said END, or we did.
  */
 int gw_lease_take(struct gw_lease_grantor *g);
 
-/* Say END: never take over (idempotent). */
+/* Say END: never take over (idempotent; too late after a take-over). */
 void gw_lease_renounce(struct gw_lease_grantor *g);
 
 void gw_lease_grantor_free(struct gw_lease_grantor *g); /* NULL is fine */

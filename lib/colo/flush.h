@@ -22,16 +22,16 @@ struct gw_flush; /* the threads; they wait between two runs */
 struct gw_flush_block {
 	struct gw_bitmap *bits, *own; /* @own may be NULL; both are cleared
 				       * only by gw_flush_run()'s @clear */
-	const uint8_t *src;  /* of pages that are in @bits */
-	const uint8_t *base; /* of pages that are in @own alone */
+	const uint8_t *src;	      /* of pages that are in @bits */
+	const uint8_t *base;	      /* of pages that are in @own alone */
 	uint8_t *dst1, *dst2; /* may be NULL; dst1 is skipped for pages that
 			       * are in @own alone (it is @base's memory) */
 };
 
 /* How the pieces are dealt out: the last two are there to be compared with. */
 enum gw_flush_split {
-	GW_FLUSH_QUEUE,	  /* small pieces of about the same number of pages */
-	GW_FLUSH_STATIC,  /* as in 2016: a share of the addresses each */
+	GW_FLUSH_QUEUE,	 /* small pieces of about the same number of pages */
+	GW_FLUSH_STATIC, /* as in 2016: a share of the addresses each */
 };
 
 /* @n threads (the caller is one of them), > 0. NULL with @err. */

@@ -10,16 +10,13 @@
 #include "base/clock.h"
 #include "dest/dest.h"
 #include "dest/join.h"
+#include "dest/refuse.h"
 #include "dest/stream_in.h"
 #include "dest/vm_sink.h"
-#include "wire/hello.h"
 #include "wire/multifd.h"
-#include "wire/record.h"
 
 #define GW_LOG_MODULE "dest"
 #include "base/log.h"
-
-#define GOODBYE_MS 3000
 
 static int run_stream(struct gw_accept *a, struct gw_chan *chan,
 		      struct gw_reader *in, struct gw_join *join,
@@ -43,46 +40,23 @@ static int run_stream(struct gw_accept *a, struct gw_chan *chan,
 	return c.sink ? gw_stream_in_run(&c, err) : -err->code;
 }
 
-/*
- * A godwit source hands a VM over to one that runs it. Answer as one that
- * fits, so that it reads the reason; `check` gets it as a difference.
- */
+/* A godwit source hands a VM over to one that runs it. */
 static int refuse_godwit(struct gw_accept *a, struct gw_chan *chan,
 			 struct gw_reader *in, struct gw_error *err)
 {
-	int64_t deadline = gw_deadline_ms(GOODBYE_MS);
-	struct gw_error ignored;
-	struct gw_writer out;
-	struct gw_hello h;
-	struct iovec iov;
+	struct gw_error why;
 	bool probe;
+	int r;
 
-	if (gw_hello_get(in, &h))
-		return gw_read_check(in, err);
-	probe = h.probe;
-	h.source = h.probe = false;
-	h.required = 0;
-	snprintf(h.name, sizeof(h.name), "a file");
-	snprintf(h.godwit, sizeof(h.godwit), "%s", GW_VERSION);
-	if (probe)
-		snprintf(h.machine, sizeof(h.machine), "(a file, no VM)");
-	gw_fail_as(err, GW_FAULT_REFUSED, ENOTSUP,
+	gw_fail_as(&why, GW_FAULT_REFUSED, ENOTSUP,
 		   "a godwit source cannot be stored in '%s': use 'godwit save' there, or 'godwit migrate --to-qemu' to here",
 		   a->path);
-	gw_writer_init(&out, gw_chan_flush, chan);
-	chan->read_timeout_ms = chan->write_timeout_ms = 1000;
-	if (!gw_hello_put(&out, &h, &ignored) && !probe) {
-		gw_record_put_error(&out, err, true);
-		if (!gw_write_flush(&out, &ignored) &&
-		    !gw_chan_shutdown_write(chan, &ignored)) {
-			iov = (struct iovec){ in->buf, in->cap };
-			while (gw_deadline_left_ms(deadline) > 0 &&
-			       gw_chan_readv(chan, &iov, 1, &ignored) > 0)
-				;
-		}
-	}
-	gw_hello_fini(&h);
-	return probe ? -EAGAIN : -err->code;
+	r = gw_refuse(chan, in, "a file", "(a file, no VM)", &why, &probe,
+		      err);
+	if (r || probe)
+		return r ? r : -EAGAIN;
+	*err = why;
+	return -why.code;
 }
 
 static int run_godwit(struct gw_accept *a, struct gw_chan *chan,

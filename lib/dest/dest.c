@@ -20,19 +20,24 @@ static void fill_hello(struct gw_dest *d, struct gw_hello *h)
 	snprintf(h->vmm, sizeof(h->vmm), "%s", vm->info.vmm);
 	snprintf(h->machine, sizeof(h->machine), "%s", vm->info.machine);
 	snprintf(h->arch, sizeof(h->arch), "%s", vm->info.arch);
-	h->features = GW_FEATURE_VERIFY | GW_FEATURE_XBZRLE;
-	if (d->c.listener && gw_listener_again(d->c.listener)) {
+	memcpy(h->session, d->session, sizeof(h->session));
+	h->features = GW_FEATURE_XBZRLE | GW_FEATURE_FILL;
+	if (d->c.listener && gw_listener_again(d->c.listener))
 		h->features |= GW_FEATURE_MULTIFD | GW_FEATURE_ZLIB |
 			       GW_FEATURE_ZSTD;
-		if (vm->ops->disks)
-			h->features |= GW_FEATURE_DISKS;
-	}
-	memcpy(h->session, d->session, sizeof(h->session));
-	h->features |= GW_FEATURE_FILL;
-	/* setup() keeps it, before the first page is read */
+	/* setup() keeps it, before the first page is read, or the keeper */
 	if (d->c.params->skip_zero_pages)
 		h->features |= GW_FEATURE_SKIP_ZERO;
-	h->required = d->c.params->verify ? GW_FEATURE_VERIFY : 0;
+	if (d->c.keeper) {
+		h->features |= GW_FEATURE_CHECKPOINT;
+		h->required = GW_FEATURE_CHECKPOINT;
+		h->timeout_ms = d->c.keeper->timeout_ms;
+	} else {
+		h->features |= GW_FEATURE_VERIFY;
+		h->required = d->c.params->verify ? GW_FEATURE_VERIFY : 0;
+		if (h->features & GW_FEATURE_MULTIFD && vm->ops->disks)
+			h->features |= GW_FEATURE_DISKS;
+	}
 	h->page_bytes = GW_PAGE_SIZE;
 	h->ram = vm->ram; /* described only; never freed through here */
 }
@@ -41,8 +46,14 @@ static void fill_hello(struct gw_dest *d, struct gw_hello *h)
 static int check_connections(struct gw_dest *d, const struct gw_hello *theirs,
 			     struct gw_error *err)
 {
+	unsigned int n = theirs->channels + theirs->disks + !!d->keep;
+
 	d->nchannels = theirs->channels;
 	d->ndisks = theirs->disks;
+	if (n > GW_HELLO_MAX_CONNECTIONS)
+		return gw_fail_as(err, GW_FAULT_REFUSED, EMSGSIZE,
+				  "the source wants %u further connections, %u are possible",
+				  n, GW_HELLO_MAX_CONNECTIONS);
 	if (theirs->channels && !(d->features & GW_FEATURE_MULTIFD))
 		return gw_fail_as(err, GW_FAULT_REFUSED, ENOTSUP,
 				  "the source wants %u channels, which were not agreed on",
@@ -94,10 +105,21 @@ static int await_connections(struct gw_dest *d, struct gw_error *err)
 	d->join.listener = d->c.listener;
 	d->join.session = d->session;
 	d->join.cancel = d->c.cancel;
-	d->join.n = d->nchannels + d->ndisks;
+	d->join.n = d->nchannels + d->ndisks + !!d->keep; /* the lease */
 	return gw_join_wait(&d->join,
 			    d->c.params->connect_timeout_ns / GW_NS_PER_MS,
 			    err);
+}
+
+/* What is placed goes straight into the VM's memory. */
+static int setup_ram(struct gw_dest *d, struct gw_error *err)
+{
+	struct gw_ram *ram = &d->c.vm->ram;
+	int r;
+
+	d->punched = true;
+	r = gw_dest_empty_ram(ram, err);
+	return r ? r : gw_prepare_start(&d->prepare, ram, err);
 }
 
 static int setup(struct gw_dest *d, struct gw_error *err)
@@ -117,36 +139,42 @@ static int setup(struct gw_dest *d, struct gw_error *err)
 	if (r)
 		return r;
 	gw_pause_at(GW_PAUSE_DEST_SETUP);
-	d->punched = true;
-	r = gw_dest_empty_ram(&vm->ram, err);
-	if (!r)
-		r = gw_prepare_start(&d->prepare, &vm->ram, err);
+	r = d->keep ? gw_dest_keep_setup(d, err) : setup_ram(d, err);
 	d->now->setup_ns = gw_now_ns() - d->c.progress->started_ns;
 	return r;
 }
 
-/*
- * Say why, then read on until the source has closed: closing first would
- * reset the connection and could destroy the reason on its way.
- */
-static void tell(struct gw_dest *d, const struct gw_error *why, bool not_here)
+/* Closing first would reset the connection and could destroy what was said on
+ * its way. */
+static void await_end(struct gw_dest *d)
 {
 	struct gw_chan *c = d->c.chan;
 	int64_t deadline = gw_deadline_ms(3000);
+	struct iovec iov = { d->in.buf, d->in.cap };
 	struct gw_error ignored;
-	uint8_t *sink = d->in.buf;
-	struct iovec iov = { sink, d->in.cap };
 
-	c->cancel = NULL;
-	c->write_timeout_ms = c->read_timeout_ms = 1000;
-	gw_record_put_error(&d->out, why, not_here);
-	if (gw_write_flush(&d->out, &ignored) ||
-	    gw_chan_shutdown_write(c, &ignored))
+	if (gw_chan_shutdown_write(c, &ignored))
 		return;
 	gw_join_close(&d->join); /* who waits for room on them waits no more */
 	while (gw_deadline_left_ms(deadline) > 0 &&
 	       gw_chan_readv(c, &iov, 1, &ignored) > 0)
 		;
+}
+
+void gw_dest_tell(struct gw_dest *d, enum gw_record_type type,
+		  const struct gw_error *why, bool not_here)
+{
+	struct gw_chan *c = d->c.chan;
+	struct gw_error ignored;
+
+	c->cancel = NULL;
+	c->write_timeout_ms = c->read_timeout_ms = 1000;
+	if (type == GW_RECORD_ERROR)
+		gw_record_put_error(&d->out, why, not_here);
+	else
+		gw_record_put(&d->out, type, true, 0);
+	if (!gw_write_flush(&d->out, &ignored))
+		await_end(d);
 }
 
 void gw_dest_lost(struct gw_dest *d, struct gw_error *err)
@@ -184,6 +212,10 @@ static void fall_back(struct gw_dest *d, struct gw_error *err)
 
 	gw_channels_stop(&d->channels);
 	gw_prepare_stop(&d->prepare);
+	if (d->keep) {
+		gw_dest_keep_failed(d, err);
+		return;
+	}
 	if (d->uncertain) {
 		gw_progress_status(d->c.progress, GODWIT_STATUS_FAILED);
 		return;
@@ -198,7 +230,7 @@ static void fall_back(struct gw_dest *d, struct gw_error *err)
 		gw_warn("%s", undo.msg);
 	/* A plain QEMU that could send on would think it has migrated. */
 	if (!d->source_owns && !d->stranger)
-		tell(d, err, not_here);
+		gw_dest_tell(d, GW_RECORD_ERROR, err, not_here);
 	say_where(d, err, not_here);
 	gw_dest_disks_free(d);
 	gw_progress_status(d->c.progress, err->fault == GW_FAULT_CANCELLED ?
@@ -215,8 +247,8 @@ static void free_dest(struct gw_dest *d)
 	gw_prepare_stop(&d->prepare);
 	gw_dest_disks_free(d);
 	gw_reader_fini(&d->in);
-	XXH3_freeState(d->device_hash);
-	free(d->device);
+	gw_dest_keep_free(d);
+	free(d->device.p);
 	free(d->extents);
 	free(d);
 }
@@ -239,9 +271,10 @@ static void init_channels(struct gw_dest *d)
 {
 	struct gw_channels *c = &d->channels;
 
-	gw_place_ram_init(&d->place, &d->ram.table, &d->prepare);
+	gw_place_ram_init(&d->place_ram, &d->ram.table, &d->prepare);
+	d->place = &d->place_ram.base;
 	c->main = d->c.chan;
-	c->place = &d->place.base;
+	c->place = d->place;
 	c->progress = d->c.progress;
 	c->cancel = d->c.cancel;
 	c->idle_ms = d->c.params->idle_timeout_ns / GW_NS_PER_MS;
@@ -257,13 +290,12 @@ static struct gw_dest *new_dest(const struct gw_dest_config *c)
 	d->c = *c;
 	d->now = &c->progress->now;
 	init_channels(d);
-	d->device_hash = XXH3_createState();
 	d->extents = calloc(GW_RECORD_MAX_EXTENTS, sizeof(*d->extents));
-	if (!d->device_hash || !d->extents || init_reader(d)) {
+	if (!d->extents || init_reader(d) ||
+	    (c->keeper && gw_dest_keep_init(d))) {
 		free_dest(d);
 		return NULL;
 	}
-	XXH3_64bits_reset(d->device_hash);
 	gw_ram_decoder_init(&d->ram, false);
 	gw_writer_init(&d->out, gw_chan_flush, c->chan);
 	c->chan->cancel = c->cancel;
@@ -283,16 +315,18 @@ int gw_dest_run(const struct gw_dest_config *c, struct gw_error *err)
 	if (!d)
 		return gw_fail(err, ENOMEM, "no memory to receive a migration");
 	r = setup(d, err);
-	if (!r)
+	if (!r && d->keep)
+		r = gw_dest_keep(d, err);
+	else if (!r)
 		r = gw_dest_receive(d, err);
-	if (!r)
+	if (!r && !d->keep)
 		r = gw_dest_hand_over(d, err);
 	gw_channels_count(&d->channels);
 	if (d->probe)
 		r = -EAGAIN;
 	else if (r)
 		fall_back(d, err);
-	else
+	else if (!d->keep)
 		gw_progress_status(c->progress, GODWIT_STATUS_COMPLETED);
 	free_dest(d);
 	return r;

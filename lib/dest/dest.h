@@ -10,8 +10,12 @@
  * dest.c is the state machine, load.c what arrives, prepare.c the background
  * allocation, join.c and channels.c further connections, handover.c the end.
  * (What does not come from a godwit: accept.h, stream_in.h, vm_sink.h.) The
- * caller's thread, one preparing thread, and one per channel. Before READY any failure leaves the waiting VMM as it was; between
- * READY and GO a lost connection leaves the VM paused and says so.
+ * caller's thread, one preparing thread, and one per channel. Before READY any
+ * failure leaves the waiting VMM as it was; between READY and GO a lost
+ * connection leaves the VM paused and says so.
+ *
+ * With a keeper checkpoints come instead (checkpoint.h, keep.c), and the VM is
+ * not touched.
  */
 #ifndef GW_DEST_DEST_H
 #define GW_DEST_DEST_H
@@ -41,10 +45,11 @@ struct gw_dest_config {
 	struct gw_reader *in; /* over @chan, its bytes not consumed yet; taken
 				 over. NULL: made here */
 	struct gw_dest_keeper *keeper; /* checkpoint.h; NULL: a migration */
-	enum gw_dest_kept *kept;       /* how it ended, with a keeper */
+	enum gw_dest_kept *kept;       /* with a keeper: how it ended */
 };
 
-/* Return: 0 when the VM runs here; -EAGAIN without @err: somebody only asked
+/* Return: 0 when the VM runs here (with a keeper: what *@kept says); -EAGAIN
+ * without @err: somebody only asked
  * whether it would work, wait for the next connection; -errno with @err. */
 int gw_dest_run(const struct gw_dest_config *c,
 		struct gw_error *err) GW_MUST_CHECK;

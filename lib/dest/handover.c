@@ -26,7 +26,7 @@ static int load(struct gw_dest *d, struct gw_error *err)
 
 	gw_progress_status(d->c.progress, GODWIT_STATUS_DEVICE);
 	/* Only checked here, the VMM does not see it yet. */
-	r = vm->ops->load_write(vm, d->device, d->device_len, err);
+	r = vm->ops->load_write(vm, d->device.p, d->device.len, err);
 	if (!r)
 		r = vm->ops->load_finish(vm, err);
 	return r;

@@ -3,14 +3,13 @@
 #ifndef GW_DEST_INTERNAL_H
 #define GW_DEST_INTERNAL_H
 
-#include <xxhash.h>
-
 #include "base/clock.h"
 #include "base/reader.h"
 #include "base/writer.h"
 #include "dest/channels.h"
 #include "dest/dest.h"
 #include "dest/disks.h"
+#include "dest/empty.h"
 #include "dest/join.h"
 #include "dest/prepare.h"
 #include "wire/hello.h"
@@ -29,6 +28,12 @@ enum gw_dest_phase {
 	GW_DEST_LOADED, /* READY was said */
 };
 
+/* Bytes that come in pieces. */
+struct gw_dest_bytes {
+	uint8_t *p;
+	size_t len, cap;
+};
+
 /* Every field belongs to the migration thread; `place` is also used by the
  * threads of the channels. */
 struct gw_dest {
@@ -38,7 +43,8 @@ struct gw_dest {
 	struct gw_writer out;
 	struct gw_ram_decoder ram;
 	struct gw_prepare prepare;
-	struct gw_place_ram place;
+	struct gw_place_ram place_ram;
+	struct gw_place *place; /* where pages go: that, or the keeper's */
 	unsigned int features; /* what both have */
 	unsigned int nchannels;
 	uint8_t session[GW_HELLO_SESSION];
@@ -59,23 +65,43 @@ struct gw_dest {
 	uint32_t ndisks; /* their connections follow those of channels */
 	struct gw_dest_disks *disks; /* NULL: none yet */
 	/* device state */
-	uint8_t *device;
-	size_t device_len, device_cap;
-	XXH3_state_t *device_hash;
+	struct gw_dest_bytes device;
 	struct gw_extent *extents; /* [GW_RECORD_MAX_EXTENTS] */
+	struct gw_dest_keep *keep; /* keep.c; NULL: a migration */
 };
 
 /* dest.c: the end of a connection is not bad input */
 void gw_dest_lost(struct gw_dest *d, struct gw_error *err);
 
-/* dest.c: all of it reads as zero and takes no memory */
-int gw_dest_empty_ram(struct gw_ram *ram, struct gw_error *err);
+/* dest.c: the last word: ERROR because of @why, or BYE; reads until the source
+ * has closed. @not_here: the VM does not run here and will not. */
+void gw_dest_tell(struct gw_dest *d, enum gw_record_type type,
+		  const struct gw_error *why, bool not_here);
 
 /* load.c: everything up to a complete VM image */
 int gw_dest_receive(struct gw_dest *d, struct gw_error *err);
+int gw_dest_ram_section(struct gw_dest *d, uint8_t item, struct gw_error *err);
+int gw_dest_extents(struct gw_dest *d, const struct gw_record *rec,
+		    struct gw_error *err);
+/* DEVICE or STATE_BASE behind what is in @to; @others: bytes that count
+ * towards the same limit. */
+int gw_dest_collect(struct gw_dest *d, const struct gw_record *rec,
+		    struct gw_dest_bytes *to, size_t others,
+		    struct gw_error *err);
+int gw_dest_out_of_order(struct gw_dest *d, uint8_t item,
+			 struct gw_error *err);
 /* The next item is a record: its header, an ERROR from the source as @err. */
 int gw_dest_record(struct gw_dest *d, struct gw_record *rec,
 		   struct gw_error *err);
+
+/* keep.c: a primary's checkpoints, up to the end of the connection */
+int gw_dest_keep_init(struct gw_dest *d);
+/* All connections have come: the last one is the lease's. */
+int gw_dest_keep_setup(struct gw_dest *d, struct gw_error *err);
+int gw_dest_keep(struct gw_dest *d, struct gw_error *err);
+/* It failed: tell the primary what it is to know. */
+void gw_dest_keep_failed(struct gw_dest *d, struct gw_error *err);
+void gw_dest_keep_free(struct gw_dest *d);
 
 /* verify.c */
 int gw_dest_verify(struct gw_dest *d, const struct gw_record *rec,

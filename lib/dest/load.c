@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "base/pause.h"
 #include "dest/internal.h"
@@ -20,7 +21,7 @@ static int bad(struct gw_dest *d, struct gw_error *err)
 /* --- RAM ---------------------------------------------------------------- */
 
 /* The table must be the one that was greeted: same names, same lengths. */
-static int bind_table(struct gw_dest *d, struct gw_error *err)
+static int check_table(struct gw_dest *d, struct gw_error *err)
 {
 	const struct gw_ram_table *t = &d->ram.table;
 	struct gw_ram *ram = &d->c.vm->ram;
@@ -34,56 +35,65 @@ static int bind_table(struct gw_dest *d, struct gw_error *err)
 					  t->entry[i].idstr,
 					  (unsigned long long)
 						  t->entry[i].used_length);
-		d->place.block[i] = b;
+		d->place_ram.block[i] = b;
 	}
 	if (t->n != ram->nblocks)
 		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
 				  "the table has %d RAM blocks, %d were agreed on",
 				  t->n, ram->nblocks);
-	if (!d->nchannels)
-		return 0;
+	return 0;
+}
+
+/* From here on pages can be placed. */
+static int bind_table(struct gw_dest *d, struct gw_error *err)
+{
+	const struct gw_dest_keeper *k = d->c.keeper;
+	int r = check_table(d, err);
+
+	if (!r && k)
+		r = k->begin(k->arg, &d->ram.table, &d->place, err);
+	if (r || !d->nchannels)
+		return r;
+	d->channels.place = d->place;
 	d->channels.deltas = d->features & GW_FEATURE_XBZRLE;
 	return gw_channels_start(&d->channels, d->join.chan, d->nchannels, err);
 }
 
-static int place_page(struct gw_dest *d, struct gw_ramblock *b, uint64_t addr,
-		      struct gw_error *err)
+static int room(struct gw_dest *d, const struct gw_ram_record *rec,
+		uint8_t **host, struct gw_error *err)
 {
-	uint64_t page = addr >> GW_PAGE_BITS;
-
-	if (!gw_bitmap_test(&b->placed, page)) {
-		if (gw_prepare_pages(&d->prepare, b, page, 1, err))
-			return -err->code;
-		gw_bitmap_set(&b->placed, page);
-	}
-	gw_read_bytes(&d->in, b->host + addr, GW_PAGE_SIZE);
-	d->now->normal++;
-	gw_pause_at(GW_PAUSE_DEST_BULK);
-	return 0;
+	return d->place->ops->room(d->place, rec->block,
+				   rec->addr >> GW_PAGE_BITS, 1, host, err);
 }
 
-/* A page that was never placed is zero already: it is not even touched. */
-static void place_zero(struct gw_dest *d, struct gw_ramblock *b, uint64_t addr)
+static int place_page(struct gw_dest *d, const struct gw_ram_record *rec,
+		      struct gw_error *err)
 {
-	if (gw_bitmap_test(&b->placed, addr >> GW_PAGE_BITS))
-		memset(b->host + addr, 0, GW_PAGE_SIZE);
-	d->now->duplicate++;
+	uint8_t *host;
+	int r = room(d, rec, &host, err);
+
+	if (r)
+		return r;
+	gw_read_bytes(&d->in, host, GW_PAGE_SIZE);
+	d->now->normal++;
+	return 0;
 }
 
 static int place_fill(struct gw_dest *d, const struct gw_ram_record *rec,
 		      struct gw_error *err)
 {
-	struct gw_place *place = &d->place.base;
 	uint8_t *host;
+	int r;
 
-	if (!rec->fill) {
-		place_zero(d, d->place.block[rec->block], rec->addr);
-		return 0;
-	}
-	if (place->ops->room(place, rec->block, rec->addr >> GW_PAGE_BITS, 1,
-			     &host, err))
-		return -err->code;
-	memset(host, rec->fill, GW_PAGE_SIZE);
+	if (!rec->fill)
+		r = d->place->ops->zeros(d->place, rec->block,
+					 rec->addr >> GW_PAGE_BITS, 1, err);
+	else
+		r = room(d, rec, &host, err);
+	if (r)
+		return r;
+	if (rec->fill)
+		memset(host, rec->fill, GW_PAGE_SIZE);
 	d->now->duplicate++;
 	return 0;
 }
@@ -98,22 +108,21 @@ static int not_agreed(const struct gw_ram_record *rec, struct gw_error *err)
 static int place_delta(struct gw_dest *d, const struct gw_ram_record *rec,
 		       struct gw_error *err)
 {
-	uint64_t page = rec->addr >> GW_PAGE_BITS;
 	uint8_t delta[GW_PAGE_SIZE], *host;
-	struct gw_place *place = &d->place.base;
 	uint16_t len;
 
 	if (!(d->features & GW_FEATURE_XBZRLE))
 		return not_agreed(rec, err);
 	if (gw_ram_get_delta(&d->in, delta, &len))
 		return bad(d, err);
-	if (place->ops->room(place, rec->block, page, 1, &host, err))
+	if (room(d, rec, &host, err))
 		return -err->code;
 	if (gw_xbzrle_decode(delta, len, host))
 		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
 				  "the delta of %u bytes for page 0x%llx of block '%s' is damaged",
-				  len, (unsigned long long)page,
-				  d->place.block[rec->block]->idstr);
+				  len,
+				  (unsigned long long)(rec->addr >> GW_PAGE_BITS),
+				  d->ram.table.entry[rec->block].idstr);
 	d->now->normal++;
 	d->now->xbzrle_pages++;
 	d->now->xbzrle_bytes += len;
@@ -142,8 +151,7 @@ static int ram_records(struct gw_dest *d, struct gw_error *err)
 			r = bind_table(d, err);
 			break;
 		case GW_RAM_FLAG_PAGE:
-			r = place_page(d, d->place.block[rec.block], rec.addr,
-				       err);
+			r = place_page(d, &rec, err);
 			break;
 		case GW_RAM_FLAG_ZERO:
 			r = place_fill(d, &rec, err);
@@ -167,7 +175,7 @@ static int ram_records(struct gw_dest *d, struct gw_error *err)
 	return r;
 }
 
-static int out_of_order(struct gw_dest *d, uint8_t item, struct gw_error *err)
+int gw_dest_out_of_order(struct gw_dest *d, uint8_t item, struct gw_error *err)
 {
 	return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
 			  "item 0x%02x in phase %d, where it is not possible",
@@ -188,14 +196,14 @@ static int end_channels(struct gw_dest *d, struct gw_error *err)
 	return r;
 }
 
-static int ram_section(struct gw_dest *d, uint8_t item, struct gw_error *err)
+int gw_dest_ram_section(struct gw_dest *d, uint8_t item, struct gw_error *err)
 {
 	struct gw_section s = { .idstr = "ram", .version_id = GW_RAM_VERSION };
 	bool start = item == GW_ITEM_SECTION_START;
 	int r;
 
 	if (d->phase != (start ? GW_DEST_TABLE : GW_DEST_RAM))
-		return out_of_order(d, item, err);
+		return gw_dest_out_of_order(d, item, err);
 	if (start)
 		gw_section_get_long(&d->in, &s);
 	else
@@ -233,7 +241,7 @@ static int ram_section(struct gw_dest *d, uint8_t item, struct gw_error *err)
 
 /* --- records ------------------------------------------------------------ */
 
-static int extents(struct gw_dest *d, const struct gw_record *rec,
+int gw_dest_extents(struct gw_dest *d, const struct gw_record *rec,
 		   struct gw_error *err)
 {
 	struct gw_ramblock *b;
@@ -242,8 +250,8 @@ static int extents(struct gw_dest *d, const struct gw_record *rec,
 	if (gw_record_get_extents(&d->in, rec, &d->c.vm->ram, &b, d->extents,
 				  &n))
 		return bad(d, err);
-	if (d->phase > GW_DEST_RAM)
-		return 0; /* nothing to prepare any more */
+	if (d->phase > GW_DEST_RAM || d->c.keeper)
+		return 0; /* nothing to prepare any more, or not here */
 	for (uint32_t i = 0; i < n; i++) {
 		gw_prepare_add(&d->prepare, b, d->extents[i].start,
 			       d->extents[i].len);
@@ -252,34 +260,41 @@ static int extents(struct gw_dest *d, const struct gw_record *rec,
 	return 0;
 }
 
-static int device(struct gw_dest *d, const struct gw_record *rec,
-		  struct gw_error *err)
+int gw_dest_collect(struct gw_dest *d, const struct gw_record *rec,
+		    struct gw_dest_bytes *to, size_t others,
+		    struct gw_error *err)
 {
 	if (rec->len > GW_RECORD_MAX_DEVICE ||
-	    rec->len > GW_MAX_DEVICE_STATE - d->device_len)
+	    rec->len > GW_MAX_DEVICE_STATE - others - to->len)
 		return gw_fail_as(err, GW_FAULT_INPUT, EMSGSIZE,
 				  "%u bytes of device state after %zu: at most %u in all, %u at once",
-				  rec->len, d->device_len, GW_MAX_DEVICE_STATE,
-				  GW_RECORD_MAX_DEVICE);
-	if (d->device_len + rec->len > d->device_cap) {
-		size_t cap = d->device_cap ? d->device_cap * 2 : 2u << 20;
-		void *p = realloc(d->device, cap);
+				  rec->len, others + to->len,
+				  GW_MAX_DEVICE_STATE, GW_RECORD_MAX_DEVICE);
+	if (to->len + rec->len > to->cap) {
+		size_t cap = to->cap ? to->cap * 2 : 2u << 20;
+		void *p = realloc(to->p, cap);
 
 		if (!p)
 			return gw_fail(err, ENOMEM,
 				       "no memory for %zu bytes of device state",
 				       cap);
-		d->device = p;
-		d->device_cap = cap;
+		to->p = p;
+		to->cap = cap;
 	}
-	gw_read_bytes(&d->in, d->device + d->device_len, rec->len);
+	gw_read_bytes(&d->in, to->p + to->len, rec->len);
 	if (gw_read_failed(&d->in))
 		return bad(d, err);
-	XXH3_64bits_update(d->device_hash, d->device + d->device_len,
-			   rec->len);
-	d->device_len += rec->len;
-	d->now->device_bytes = d->device_len;
+	to->len += rec->len;
 	return 0;
+}
+
+static int device(struct gw_dest *d, const struct gw_record *rec,
+		  struct gw_error *err)
+{
+	int r = gw_dest_collect(d, rec, &d->device, 0, err);
+
+	d->now->device_bytes = d->device.len;
+	return r;
 }
 
 static int device_end(struct gw_dest *d, const struct gw_record *rec,
@@ -299,11 +314,12 @@ static int device_end(struct gw_dest *d, const struct gw_record *rec,
 	hash = gw_read_be64(&d->in);
 	if (gw_read_failed(&d->in))
 		return bad(d, err);
-	if (len != d->device_len || hash != XXH3_64bits_digest(d->device_hash))
+	if (len != d->device.len ||
+	    hash != XXH3_64bits(d->device.p, d->device.len))
 		return gw_fail_as(err, GW_FAULT_INPUT, EBADMSG,
 				  "the device state is damaged: %zu bytes came, %llu were sent%s",
-				  d->device_len, (unsigned long long)len,
-				  len == d->device_len ? ", hash differs" : "");
+				  d->device.len, (unsigned long long)len,
+				  len == d->device.len ? ", hash differs" : "");
 	return 0;
 }
 
@@ -335,7 +351,7 @@ static int record(struct gw_dest *d, struct gw_error *err)
 		return r;
 	switch (rec.type) {
 	case GW_RECORD_EXTENTS:
-		return extents(d, &rec, err);
+		return gw_dest_extents(d, &rec, err);
 	case GW_RECORD_DISKS:
 		return gw_dest_disks_serve(d, &rec, err);
 	case GW_RECORD_DISKS_PROGRESS:
@@ -350,7 +366,7 @@ static int record(struct gw_dest *d, struct gw_error *err)
 	case GW_RECORD_VERIFY:
 	case GW_RECORD_VERIFY_END:
 		if (d->phase != GW_DEST_DEVICE)
-			return out_of_order(d, GW_ITEM_RECORD, err);
+			return gw_dest_out_of_order(d, GW_ITEM_RECORD, err);
 		if (rec.type == GW_RECORD_VERIFY)
 			return gw_dest_verify(d, &rec, err);
 		gw_read_skip(&d->in, rec.len);
@@ -386,9 +402,9 @@ int gw_dest_receive(struct gw_dest *d, struct gw_error *err)
 			r = record(d, err);
 		else if (item >= GW_ITEM_SECTION_START &&
 			 item <= GW_ITEM_SECTION_END)
-			r = ram_section(d, item, err);
+			r = gw_dest_ram_section(d, item, err);
 		else
-			r = out_of_order(d, item, err);
+			r = gw_dest_out_of_order(d, item, err);
 	}
 	return r < 0 ? r : 0;
 }

@@ -14,11 +14,6 @@ static inline uint64_t load(const uint64_t *p)
 	return __atomic_load_n(p, __ATOMIC_ACQUIRE);
 }
 
-static inline uint64_t nwords(const struct gw_bitmap *b)
-{
-	return (b->nbits + 63) / 64;
-}
-
 int gw_bitmap_init(struct gw_bitmap *b, uint64_t nbits, struct gw_error *err)
 {
 	uint64_t words = (nbits + 63) / 64;
@@ -92,7 +87,7 @@ void gw_bitmap_set_range(struct gw_bitmap *b, uint64_t first, uint64_t n)
 
 uint64_t gw_bitmap_count(const struct gw_bitmap *b)
 {
-	uint64_t n = 0, words = nwords(b);
+	uint64_t n = 0, words = gw_bitmap_words(b);
 
 	for (uint64_t s = 0; s * 64 < words; s++)
 		for (uint64_t m = load(&b->summary[s]); m; m &= m - 1)
@@ -102,19 +97,25 @@ uint64_t gw_bitmap_count(const struct gw_bitmap *b)
 	return n;
 }
 
-/* The first word >= @w that may be non-zero, or nwords. */
-static uint64_t next_word(const struct gw_bitmap *b, uint64_t w)
+/* The first word in [@w, @end) that may be non-zero, or @end. */
+static uint64_t next_word_in(const struct gw_bitmap *b, uint64_t w,
+			     uint64_t end)
 {
-	uint64_t words = nwords(b);
-
-	while (w < words) {
+	while (w < end) {
 		uint64_t m = load(&b->summary[w >> 6]) & (~0ULL << (w & 63));
 
-		if (m)
-			return (w & ~63ULL) + (uint64_t)__builtin_ctzll(m);
+		if (m) {
+			w = (w & ~63ULL) + (uint64_t)__builtin_ctzll(m);
+			break;
+		}
 		w = (w & ~63ULL) + 64;
 	}
-	return words;
+	return w < end ? w : end;
+}
+
+static uint64_t next_word(const struct gw_bitmap *b, uint64_t w)
+{
+	return next_word_in(b, w, gw_bitmap_words(b));
 }
 
 static uint64_t exchange_word(struct gw_bitmap *b, uint64_t w)
@@ -127,9 +128,33 @@ static uint64_t exchange_word(struct gw_bitmap *b, uint64_t w)
 	return __atomic_exchange_n(&b->word[w], 0, __ATOMIC_SEQ_CST);
 }
 
+uint64_t gw_bitmap_next_word(const struct gw_bitmap *b, uint64_t *w,
+			     uint64_t end)
+{
+	uint64_t v = 0;
+
+	for (*w = next_word_in(b, *w, end); *w < end;
+	     *w = next_word_in(b, *w + 1, end)) {
+		v = load(&b->word[*w]);
+		if (v)
+			break;
+	}
+	return v;
+}
+
+void gw_bitmap_clear_word(struct gw_bitmap *b, uint64_t w)
+{
+	exchange_word(b, w);
+}
+
+void gw_bitmap_set_word(struct gw_bitmap *b, uint64_t w, uint64_t bits)
+{
+	or_word(b, w, bits);
+}
+
 void gw_bitmap_clear_all(struct gw_bitmap *b)
 {
-	uint64_t words = nwords(b);
+	uint64_t words = gw_bitmap_words(b);
 
 	for (uint64_t w = next_word(b, 0); w < words; w = next_word(b, w + 1))
 		exchange_word(b, w);
@@ -137,7 +162,7 @@ void gw_bitmap_clear_all(struct gw_bitmap *b)
 
 void gw_bitmap_move(struct gw_bitmap *dst, struct gw_bitmap *src)
 {
-	uint64_t words = nwords(src);
+	uint64_t words = gw_bitmap_words(src);
 
 	for (uint64_t w = next_word(src, 0); w < words;
 	     w = next_word(src, w + 1)) {
@@ -169,7 +194,7 @@ uint64_t gw_bitmap_move_range(struct gw_bitmap *dst, struct gw_bitmap *src,
 
 void gw_bitmap_subtract(struct gw_bitmap *dst, const struct gw_bitmap *src)
 {
-	uint64_t words = nwords(dst);
+	uint64_t words = gw_bitmap_words(dst);
 
 	for (uint64_t w = next_word(dst, 0); w < words;
 	     w = next_word(dst, w + 1))
@@ -180,7 +205,7 @@ void gw_bitmap_subtract(struct gw_bitmap *dst, const struct gw_bitmap *src)
 uint64_t gw_bitmap_next_run(const struct gw_bitmap *b, uint64_t from,
 			    uint64_t max, uint64_t *first)
 {
-	uint64_t words = nwords(b), w = WORD(from), v = 0, bit, n = 0;
+	uint64_t words = gw_bitmap_words(b), w = WORD(from), v = 0, bit, n = 0;
 
 	if (from >= b->nbits)
 		return 0;
@@ -247,7 +272,7 @@ static uint64_t take_from_word(struct gw_bitmap *b, uint64_t w,
 uint64_t gw_bitmap_take_run(struct gw_bitmap *b, uint64_t from,
 			    uint64_t *first)
 {
-	uint64_t words = nwords(b), w = WORD(from);
+	uint64_t words = gw_bitmap_words(b), w = WORD(from);
 	uint64_t allowed = ~0ULL << (from & 63), mask;
 
 	if (from >= b->nbits)

@@ -35,6 +35,19 @@ void gw_bitmap_set_range(struct gw_bitmap *b, uint64_t first, uint64_t n);
 void gw_bitmap_clear_all(struct gw_bitmap *b);
 uint64_t gw_bitmap_count(const struct gw_bitmap *b);
 
+/* For who divides a bitmap by its words, 64 bits each: */
+static inline uint64_t gw_bitmap_words(const struct gw_bitmap *b)
+{
+	return (b->nbits + 63) / 64;
+}
+/* The first word in [*@w, @end) that is not zero: *@w is which. 0: none, and
+ * *@w is @end. */
+uint64_t gw_bitmap_next_word(const struct gw_bitmap *b, uint64_t *w,
+			     uint64_t end);
+void gw_bitmap_clear_word(struct gw_bitmap *b, uint64_t w);
+/* OR @bits into word @w. */
+void gw_bitmap_set_word(struct gw_bitmap *b, uint64_t w, uint64_t bits);
+
 /* OR @src into @dst (same nbits) and clear @src, word by word. */
 void gw_bitmap_move(struct gw_bitmap *dst, struct gw_bitmap *src);
 

@@ -164,17 +164,24 @@ int gw_extent_total(const struct gw_ramblock *b, uint64_t *nbytes,
 	return 0;
 }
 
-int gw_extent_punch_all(struct gw_ramblock *b, struct gw_error *err)
+int gw_extent_punch(struct gw_ramblock *b, uint64_t first, uint64_t n,
+		    struct gw_error *err)
 {
+	uint64_t at = first << GW_PAGE_BITS, len = n << GW_PAGE_BITS;
 	int r = 0;
 
 	if (b->fd >= 0)
 		r = fallocate(b->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			      (off_t)b->fd_offset, (off_t)b->used_length);
-	else if (madvise(b->host, b->used_length, MADV_REMOVE)) /* shared */
-		r = madvise(b->host, b->used_length, MADV_DONTNEED);
+			      (off_t)(b->fd_offset + at), (off_t)len);
+	else if (madvise(b->host + at, len, MADV_REMOVE)) /* shared */
+		r = madvise(b->host + at, len, MADV_DONTNEED);
 	if (r)
 		return gw_fail_errno(err, errno, "emptying RAM block '%s'",
 				     b->idstr);
 	return 0;
+}
+
+int gw_extent_punch_all(struct gw_ramblock *b, struct gw_error *err)
+{
+	return gw_extent_punch(b, 0, gw_ramblock_npages(b), err);
 }

@@ -34,6 +34,11 @@ int gw_extent_alike(const struct gw_ramblock *b, uint64_t first, uint64_t n,
 int gw_extent_total(const struct gw_ramblock *b, uint64_t *nbytes,
 		    struct gw_error *err) GW_MUST_CHECK;
 
+/* Make pages [@first, @first + @n) of @b read as zero, giving their memory
+ * back. Not for parts of huge pages. */
+int gw_extent_punch(struct gw_ramblock *b, uint64_t first, uint64_t n,
+		    struct gw_error *err) GW_MUST_CHECK;
+
 /* Make all of @b read as zero, giving its memory back (a whole-block punch). */
 int gw_extent_punch_all(struct gw_ramblock *b,
 			struct gw_error *err) GW_MUST_CHECK;

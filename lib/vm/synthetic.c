@@ -15,38 +15,12 @@
 #include "base/clock.h"
 #include "base/scope.h"
 #include "base/thread.h"
+#include "vm/synthetic_internal.h"
 
-#define MAX_BLOCKS  4
-#define MAX_THREADS 16
 #define ZERO_BIT    0x80000000u /* in a generation: the page was cleared */
 #define GIVEN_BIT   0x40000000u /* it was given back to the host */
 #define FREE_BIT    0x20000000u /* the guest does not care what it holds */
 #define FLAGS	    (ZERO_BIT | GIVEN_BIT | FREE_BIT)
-#define MAGIC	    0x67775359u /* "gwSY" */
-
-struct synthetic {
-	struct gw_vm vm;
-	struct gw_synthetic_config c;
-	uint8_t *mem[MAX_BLOCKS]; /* the "VM's own" mapping */
-	uint32_t *gen[MAX_BLOCKS]; /* what each page holds; 0: never written */
-	uint64_t writes;	  /* atomic */
-	unsigned int throttle;	  /* percent; atomic */
-	pthread_t thread[MAX_THREADS];
-	int nthreads;
-	/* guarded by lock */
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	bool run, quit;
-	int resting; /* writers that stand still */
-	/* device state being loaded */
-	uint8_t *state;
-	size_t state_len;
-};
-
-static struct synthetic *of(struct gw_vm *vm)
-{
-	return (struct synthetic *)vm;
-}
 
 static uint64_t mix(uint64_t x)
 {
@@ -61,8 +35,15 @@ static uint64_t mix(uint64_t x)
 static uint64_t word0(struct synthetic *s, int block, uint64_t page,
 		      uint32_t gen)
 {
-	return mix(s->c.seed ^ mix(page * MAX_BLOCKS + (uint64_t)block) ^
+	return mix(s->c.seed ^ mix(page * GW_SYNTHETIC_BLOCKS + (uint64_t)block) ^
 		   ((uint64_t)gen << 32)) | 1;
+}
+
+/* A secondary: what it writes is not what the primary has there. */
+static void mark(struct synthetic *s, int block, uint64_t page)
+{
+	if (s->c.secondary)
+		gw_bitmap_set(&s->vm.ram.block[block].dirty, page);
 }
 
 static void write_page(struct synthetic *s, int block, uint64_t page,
@@ -71,6 +52,7 @@ static void write_page(struct synthetic *s, int block, uint64_t page,
 	uint64_t *p = (uint64_t *)(s->mem[block] + (page << GW_PAGE_BITS));
 	uint64_t w = word0(s, block, page, gen);
 
+	mark(s, block, page);
 	for (unsigned int i = 0; i < GW_PAGE_SIZE / 8; i++)
 		__atomic_store_n(&p[i], gen & ZERO_BIT ? 0 : w + i,
 				 __ATOMIC_RELAXED);
@@ -83,6 +65,7 @@ static void give_back(struct synthetic *s, int block, uint64_t page,
 {
 	uint8_t *p = s->mem[block] + (page << GW_PAGE_BITS);
 
+	mark(s, block, page);
 	if (fallocate(s->vm.ram.block[block].fd,
 		      FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 		      (off_t)(page << GW_PAGE_BITS), GW_PAGE_SIZE) ||
@@ -208,20 +191,25 @@ static void *writer(void *arg)
 	return NULL;
 }
 
-static void set_run(struct synthetic *s, bool run)
+void gw_synthetic_set_run_locked(struct synthetic *s, bool run)
 {
-	GW_LOCKED(&s->lock);
 	s->run = run;
 	pthread_cond_broadcast(&s->changed);
 	while (!run && s->resting < s->nthreads)
 		pthread_cond_wait(&s->changed, &s->lock);
+}
+
+void gw_synthetic_set_run(struct synthetic *s, bool run)
+{
+	GW_LOCKED(&s->lock);
+	gw_synthetic_set_run_locked(s, run);
 	s->vm.info.running = run;
 }
 
 /* --- ops ---------------------------------------------------------------- */
 
-static int inject(struct synthetic *s, enum gw_synthetic_fault f,
-		  struct gw_error *err)
+int gw_synthetic_inject(struct synthetic *s, enum gw_synthetic_fault f,
+			struct gw_error *err)
 {
 	return s->c.fault != f ? 0 : gw_fail(err, EIO, "injected fault %d", f);
 }
@@ -282,14 +270,14 @@ static int op_track(struct gw_vm *vm, const char *kind, struct gw_track **t,
 
 static int op_drain(struct gw_vm *vm, struct gw_error *err)
 {
-	return inject(of(vm), GW_SYNTHETIC_FAIL_DRAIN, err);
+	return gw_synthetic_inject(gw_synthetic_of(vm), GW_SYNTHETIC_FAIL_DRAIN, err);
 }
 
 static int op_throttle(struct gw_vm *vm, unsigned int percent,
 		       struct gw_error *err)
 {
-	struct synthetic *s = of(vm);
-	int r = percent ? inject(s, GW_SYNTHETIC_FAIL_THROTTLE, err) : 0;
+	struct synthetic *s = gw_synthetic_of(vm);
+	int r = percent ? gw_synthetic_inject(s, GW_SYNTHETIC_FAIL_THROTTLE, err) : 0;
 
 	__atomic_store_n(&s->throttle, r ? 0 : percent, __ATOMIC_RELAXED);
 	return r;
@@ -297,7 +285,7 @@ static int op_throttle(struct gw_vm *vm, unsigned int percent,
 
 static int op_save_begin(struct gw_vm *vm, struct gw_error *err)
 {
-	return inject(of(vm), GW_SYNTHETIC_FAIL_SAVE_BEGIN, err);
+	return gw_synthetic_inject(gw_synthetic_of(vm), GW_SYNTHETIC_FAIL_SAVE_BEGIN, err);
 }
 
 static int op_save_poll(struct gw_vm *vm, int timeout_ms, bool *stopped,
@@ -306,27 +294,26 @@ static int op_save_poll(struct gw_vm *vm, int timeout_ms, bool *stopped,
 	bool was = vm->info.running;
 
 	vm->stopped_ns = gw_now_ns();
-	set_run(of(vm), false);
+	gw_synthetic_set_run(gw_synthetic_of(vm), false);
 	vm->info.running = was; /* what GO passes on */
 	*stopped = true;
 	return 0;
 }
 
-/* magic, seed, writes, then be32 per page and block. */
-static int op_save_read(struct gw_vm *vm, bool final, gw_vm_sink sink,
-			void *arg, struct gw_error *err)
+void gw_synthetic_put_head(struct synthetic *s, uint8_t *head)
 {
-	struct synthetic *s = of(vm);
-	uint64_t npages = s->c.nbytes >> GW_PAGE_BITS;
-	uint8_t head[20], chunk[4096];
-	int r = inject(s, GW_SYNTHETIC_FAIL_SAVE_READ, err);
-
-	if (r || !final)
-		return r;
-	gw_put_be32(head, MAGIC);
+	gw_put_be32(head, GW_SYNTHETIC_MAGIC);
 	gw_put_be64(head + 4, s->c.seed);
 	gw_put_be64(head + 12, s->writes);
-	r = sink(arg, head, sizeof(head), err);
+}
+
+int gw_synthetic_put_pages(struct synthetic *s, gw_vm_sink sink, void *arg,
+			   struct gw_error *err)
+{
+	uint64_t npages = s->c.nbytes >> GW_PAGE_BITS;
+	uint8_t chunk[4096];
+	int r = 0;
+
 	for (int b = 0; b < s->c.nblocks; b++)
 		for (uint64_t at = 0; at < npages && !r;) {
 			size_t n = 0;
@@ -338,9 +325,23 @@ static int op_save_read(struct gw_vm *vm, bool final, gw_vm_sink sink,
 	return r;
 }
 
+static int op_save_read(struct gw_vm *vm, bool final, gw_vm_sink sink,
+			void *arg, struct gw_error *err)
+{
+	struct synthetic *s = gw_synthetic_of(vm);
+	uint8_t head[GW_SYNTHETIC_HEAD];
+	int r = gw_synthetic_inject(s, GW_SYNTHETIC_FAIL_SAVE_READ, err);
+
+	if (r || !final)
+		return r;
+	gw_synthetic_put_head(s, head);
+	r = sink(arg, head, sizeof(head), err);
+	return r ? r : gw_synthetic_put_pages(s, sink, arg, err);
+}
+
 static int op_save_commit(struct gw_vm *vm, struct gw_error *err)
 {
-	return inject(of(vm), GW_SYNTHETIC_FAIL_COMMIT, err);
+	return gw_synthetic_inject(gw_synthetic_of(vm), GW_SYNTHETIC_FAIL_COMMIT, err);
 }
 
 static void op_save_nothing(struct gw_vm *vm)
@@ -355,19 +356,20 @@ static int op_quit(struct gw_vm *vm, struct gw_error *err)
 static int op_save_abort(struct gw_vm *vm, struct gw_error *err)
 {
 	if (vm->info.running)
-		set_run(of(vm), true);
+		gw_synthetic_set_run(gw_synthetic_of(vm), true);
 	return 0;
 }
 
 static int op_load_begin(struct gw_vm *vm, struct gw_error *err)
 {
+	gw_synthetic_of(vm)->state_len = 0;
 	return 0;
 }
 
 static int op_load_write(struct gw_vm *vm, const void *p, size_t len,
 			 struct gw_error *err)
 {
-	struct synthetic *s = of(vm);
+	struct synthetic *s = gw_synthetic_of(vm);
 	uint8_t *n = realloc(s->state, s->state_len + len);
 
 	if (!n)
@@ -378,22 +380,26 @@ static int op_load_write(struct gw_vm *vm, const void *p, size_t len,
 	return 0;
 }
 
+/* That of a checkpoint ends with the number of writes (be64). */
 static int op_load_finish(struct gw_vm *vm, struct gw_error *err)
 {
-	struct synthetic *s = of(vm);
+	struct synthetic *s = gw_synthetic_of(vm);
 	uint64_t npages = s->c.nbytes >> GW_PAGE_BITS;
-	uint8_t *p = s->state + 20;
-	int r = inject(s, GW_SYNTHETIC_FAIL_LOAD, err);
+	size_t whole = GW_SYNTHETIC_HEAD +
+		       4 * npages * (uint64_t)s->c.nblocks;
+	uint8_t *p = s->state + GW_SYNTHETIC_HEAD;
+	int r = gw_synthetic_inject(s, GW_SYNTHETIC_FAIL_LOAD, err);
 
 	if (r)
 		return r;
-	if (s->state_len != 20 + 4 * npages * (uint64_t)s->c.nblocks ||
-	    gw_get_be32(s->state) != MAGIC)
+	if ((s->state_len != whole && s->state_len != whole + 8) ||
+	    gw_get_be32(s->state) != GW_SYNTHETIC_MAGIC)
 		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
 				  "%zu bytes of device state do not fit",
 				  s->state_len);
 	s->c.seed = gw_get_be64(s->state + 4);
-	s->writes = gw_get_be64(s->state + 12);
+	s->writes = gw_get_be64(s->state_len == whole ? s->state + 12 :
+							s->state + whole);
 	for (int b = 0; b < s->c.nblocks; b++)
 		for (uint64_t i = 0; i < npages; i++, p += 4)
 			s->gen[b][i] = gw_get_be32(p);
@@ -403,65 +409,30 @@ static int op_load_finish(struct gw_vm *vm, struct gw_error *err)
 
 static int op_load_abort(struct gw_vm *vm, struct gw_error *err)
 {
-	set_run(of(vm), false);
+	gw_synthetic_set_run(gw_synthetic_of(vm), false);
 	return 0;
 }
 
 static int op_run(struct gw_vm *vm, struct gw_error *err)
 {
-	int r = inject(of(vm), GW_SYNTHETIC_FAIL_RUN, err);
+	int r = gw_synthetic_inject(gw_synthetic_of(vm), GW_SYNTHETIC_FAIL_RUN, err);
 
 	if (!r)
-		set_run(of(vm), true);
+		gw_synthetic_set_run(gw_synthetic_of(vm), true);
 	return r;
 }
 
-static void op_close(struct gw_vm *vm)
+static void drop_memory(struct synthetic *s)
 {
-	struct synthetic *s = of(vm);
-
-	pthread_mutex_lock(&s->lock);
-	s->quit = true;
-	pthread_cond_broadcast(&s->changed);
-	pthread_mutex_unlock(&s->lock);
-	for (int i = 0; i < s->nthreads; i++)
-		pthread_join(s->thread[i], NULL);
 	for (int b = 0; b < s->c.nblocks; b++) {
 		if (s->mem[b])
 			munmap(s->mem[b], s->c.nbytes);
+		s->mem[b] = NULL;
 		free(s->gen[b]);
+		s->gen[b] = NULL;
 	}
-	gw_ram_fini(&vm->ram);
-	pthread_cond_destroy(&s->changed);
-	pthread_mutex_destroy(&s->lock);
-	free(s->state);
-	free(s);
+	gw_ram_fini(&s->vm.ram);
 }
-
-static const struct gw_vm_ops ops = {
-	.kind = "synthetic",
-	.check = op_check,
-	.describe = op_describe,
-	.track = op_track,
-	.drain = op_drain,
-	.throttle = op_throttle,
-	.save_begin = op_save_begin,
-	.save_poll = op_save_poll,
-	.save_read = op_save_read,
-	.save_commit = op_save_commit,
-	.save_release = op_save_nothing,
-	.save_done = op_save_nothing,
-	.quit = op_quit,
-	.save_abort = op_save_abort,
-	.load_begin = op_load_begin,
-	.load_write = op_load_write,
-	.load_finish = op_load_finish,
-	.load_abort = op_load_abort,
-	.run = op_run,
-	.close = op_close,
-};
-
-/* --- setup -------------------------------------------------------------- */
 
 static int add_block(struct synthetic *s, int i, struct gw_error *err)
 {
@@ -489,6 +460,75 @@ static int add_block(struct synthetic *s, int i, struct gw_error *err)
 			write_page(s, i, page, 1);
 	return 0;
 }
+
+static int add_blocks(struct synthetic *s, struct gw_error *err)
+{
+	int r = 0;
+
+	for (int i = 0; i < s->c.nblocks && !r; i++)
+		r = add_block(s, i, err);
+	return r;
+}
+
+/* A fresh one likes what it is given. */
+static int op_replace(struct gw_vm *vm, struct gw_error *err)
+{
+	struct synthetic *s = gw_synthetic_of(vm);
+
+	if (vm->info.running)
+		return gw_fail(err, EBUSY, "'%s' runs", vm->info.name);
+	drop_memory(s);
+	gw_ram_init(&vm->ram);
+	s->c.waiting = vm->info.waiting = true;
+	s->c.fault = GW_SYNTHETIC_SOUND;
+	s->state_len = 0;
+	return add_blocks(s, err);
+}
+
+static void op_close(struct gw_vm *vm)
+{
+	struct synthetic *s = gw_synthetic_of(vm);
+
+	gw_synthetic_checkpoint_fini(s);
+	pthread_mutex_lock(&s->lock);
+	s->quit = true;
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->lock);
+	for (int i = 0; i < s->nthreads; i++)
+		pthread_join(s->thread[i], NULL);
+	drop_memory(s);
+	pthread_cond_destroy(&s->changed);
+	pthread_mutex_destroy(&s->lock);
+	free(s->state);
+	free(s);
+}
+
+static const struct gw_vm_ops ops = {
+	.kind = "synthetic",
+	.check = op_check,
+	.describe = op_describe,
+	.track = op_track,
+	.drain = op_drain,
+	.throttle = op_throttle,
+	.save_begin = op_save_begin,
+	.save_poll = op_save_poll,
+	.save_read = op_save_read,
+	.save_commit = op_save_commit,
+	.save_release = op_save_nothing,
+	.save_done = op_save_nothing,
+	.quit = op_quit,
+	.save_abort = op_save_abort,
+	.load_begin = op_load_begin,
+	.load_write = op_load_write,
+	.load_finish = op_load_finish,
+	.load_abort = op_load_abort,
+	.run = op_run,
+	.checkpoint = &gw_synthetic_checkpoint_ops,
+	.replace = op_replace,
+	.close = op_close,
+};
+
+/* --- setup -------------------------------------------------------------- */
 
 static int start_writers(struct synthetic *s, struct gw_error *err)
 {
@@ -524,19 +564,20 @@ struct gw_vm *gw_synthetic_open(const struct gw_synthetic_config *c,
 	s->vm.ops = &ops;
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->changed, NULL);
+	gw_synthetic_checkpoint_init(s);
 	snprintf(s->vm.info.name, sizeof(s->vm.info.name), "%s", c->name);
 	snprintf(s->vm.info.vmm, sizeof(s->vm.info.vmm), "synthetic");
 	snprintf(s->vm.info.machine, sizeof(s->vm.info.machine), "%s",
 		 c->machine ? c->machine : "synthetic");
 	snprintf(s->vm.info.arch, sizeof(s->vm.info.arch), "none");
 	s->vm.info.waiting = c->waiting;
-	s->vm.info.running = s->run = !c->waiting;
-	if (c->nblocks < 1 || c->nblocks > MAX_BLOCKS ||
-	    c->nthreads > MAX_THREADS)
+	s->vm.info.running = s->run = !c->waiting || c->secondary;
+	if (c->nblocks < 1 || c->nblocks > GW_SYNTHETIC_BLOCKS ||
+	    c->nthreads > GW_SYNTHETIC_THREADS)
 		r = gw_fail(err, EINVAL, "%d blocks, %d threads", c->nblocks,
 			    c->nthreads);
-	for (int i = 0; i < c->nblocks && !r; i++)
-		r = add_block(s, i, err);
+	if (!r)
+		r = add_blocks(s, err);
 	if (!r)
 		r = start_writers(s, err);
 	if (r) {
@@ -569,22 +610,23 @@ static int check_page(struct synthetic *s, int b, uint64_t page,
 
 int gw_synthetic_check(struct gw_vm *vm, struct gw_error *err)
 {
-	struct synthetic *s = of(vm);
-	bool was = vm->info.running;
+	struct synthetic *s = gw_synthetic_of(vm);
+	bool was = gw_synthetic_running(vm), running = vm->info.running;
 	int r = 0;
 
-	set_run(s, false);
+	gw_synthetic_set_run(s, false);
 	for (int b = 0; b < s->c.nblocks && !r; b++)
 		for (uint64_t i = 0; i < s->c.nbytes >> GW_PAGE_BITS && !r; i++)
 			r = check_page(s, b, i, err);
 	if (was)
-		set_run(s, true);
+		gw_synthetic_set_run(s, true);
+	vm->info.running = running;
 	return r;
 }
 
 uint64_t gw_synthetic_given_back(struct gw_vm *vm)
 {
-	struct synthetic *s = of(vm);
+	struct synthetic *s = gw_synthetic_of(vm);
 	uint64_t n = 0;
 
 	for (int b = 0; b < s->c.nblocks; b++)
@@ -595,13 +637,13 @@ uint64_t gw_synthetic_given_back(struct gw_vm *vm)
 
 bool gw_synthetic_is_free(struct gw_vm *vm, int block, uint64_t page)
 {
-	return __atomic_load_n(&of(vm)->gen[block][page], __ATOMIC_SEQ_CST) &
+	return __atomic_load_n(&gw_synthetic_of(vm)->gen[block][page], __ATOMIC_SEQ_CST) &
 	       FREE_BIT;
 }
 
 bool gw_synthetic_running(struct gw_vm *vm)
 {
-	struct synthetic *s = of(vm);
+	struct synthetic *s = gw_synthetic_of(vm);
 
 	GW_LOCKED(&s->lock);
 	return s->run;
@@ -609,5 +651,5 @@ bool gw_synthetic_running(struct gw_vm *vm)
 
 unsigned int gw_synthetic_throttled(struct gw_vm *vm)
 {
-	return __atomic_load_n(&of(vm)->throttle, __ATOMIC_RELAXED);
+	return __atomic_load_n(&gw_synthetic_of(vm)->throttle, __ATOMIC_RELAXED);
 }

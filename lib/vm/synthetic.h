@@ -22,6 +22,10 @@ enum gw_synthetic_fault {
 	GW_SYNTHETIC_FAIL_COMMIT,
 	GW_SYNTHETIC_FAIL_LOAD,
 	GW_SYNTHETIC_FAIL_RUN,
+	GW_SYNTHETIC_FAIL_CHECKPOINT_BEGIN,
+	GW_SYNTHETIC_FAIL_STOP,
+	GW_SYNTHETIC_FAIL_STATE,
+	GW_SYNTHETIC_FAIL_CONT,
 };
 
 struct gw_synthetic_config {
@@ -37,6 +41,13 @@ struct gw_synthetic_config {
 	unsigned int give_percent; /* of the writes that give it back to the host instead */
 	unsigned int free_percent; /* of the writes that free it instead */
 	bool waiting;	       /* a destination */
+	/*
+	 * A destination whose writers run before anything was loaded and
+	 * between two loads, and mark what they write in the blocks' `dirty`.
+	 * checkpoint->stop() before each load.
+	 */
+	bool secondary;
+	unsigned int base_every; /* checkpoints with the same state base; 0: all */
 	const char *machine;   /* NULL: "synthetic" */
 	enum gw_synthetic_fault fault;
 };
@@ -53,6 +64,11 @@ int gw_synthetic_check(struct gw_vm *vm, struct gw_error *err) GW_MUST_CHECK;
 uint64_t gw_synthetic_given_back(struct gw_vm *vm);
 /* Is the page free now? As soon as this returns it may not be any more. */
 bool gw_synthetic_is_free(struct gw_vm *vm, int block, uint64_t page);
+
+/* Pages written in all its life, here and where it came from; and how many of
+ * them somebody outside has seen (hold_network). */
+uint64_t gw_synthetic_writes(struct gw_vm *vm);
+uint64_t gw_synthetic_seen(struct gw_vm *vm);
 
 /* Do its writers run now? */
 bool gw_synthetic_running(struct gw_vm *vm);

@@ -35,7 +35,9 @@ struct gw_checkpoint {
 	uint64_t npages, paused_pages, nbytes; /* for the standby's status */
 	int64_t pause_ns;
 	int64_t interval_ns;
-	uint64_t nbase, npart; /* bytes of device state; the base may be old */
+	/* bytes of device state, GW_MAX_DEVICE_STATE together; the base may be
+	 * that of an earlier checkpoint */
+	uint64_t nbase, npart;
 	uint64_t hash; /* XXH3-64 of base and part, one behind the other */
 	uint32_t flags;
 	uint32_t running; /* 1: run it on failover; 0: it was paused */

@@ -21,7 +21,8 @@ static const struct {
 		 { "zstd", GW_FEATURE_ZSTD },
 		 { "disks", GW_FEATURE_DISKS },
 		 { "skip-zero-pages", GW_FEATURE_SKIP_ZERO },
-		 { "fill", GW_FEATURE_FILL } };
+		 { "fill", GW_FEATURE_FILL },
+		 { "checkpoint", GW_FEATURE_CHECKPOINT } };
 
 #define NFEATURES (sizeof(features) / sizeof(features[0]))
 
@@ -83,6 +84,9 @@ int gw_hello_put(struct gw_writer *w, const struct gw_hello *h,
 		json_object_set_new(j, "disks", json_integer(h->disks));
 	} else if (j) {
 		json_object_set_new(j, "session", json_string(session));
+		if (h->timeout_ms)
+			json_object_set_new(j, "timeout-ms",
+					    json_integer(h->timeout_ms));
 	}
 	if (j)
 		text = json_dumps(j, JSON_COMPACT);
@@ -187,16 +191,15 @@ static int get_ram(struct gw_reader *r, json_t *j, struct gw_ram *ram)
 
 /* Absent in version 0.1: zero. */
 static int get_count(struct gw_reader *r, json_t *j, const char *key,
-		     uint32_t *n)
+		     uint32_t max, uint32_t *n)
 {
 	json_t *v = json_object_get(j, key);
 	json_int_t i = json_integer_value(v);
 
-	if (v && (!json_is_integer(v) || i < 0 ||
-		  i > GW_HELLO_MAX_CONNECTIONS))
+	if (v && (!json_is_integer(v) || i < 0 || i > max))
 		return gw_read_fail(r, EPROTO,
 				    "the greeting's '%s' is not a number up to %u",
-				    key, GW_HELLO_MAX_CONNECTIONS);
+				    key, max);
 	*n = (uint32_t)i;
 	return 0;
 }
@@ -231,8 +234,11 @@ static int get_fields(struct gw_reader *r, json_t *j, struct gw_hello *h)
 	    get_string(r, j, "arch", h->arch, sizeof(h->arch)) ||
 	    get_features(r, j, "features", false, &h->features) ||
 	    get_features(r, j, "required", true, &h->required) ||
-	    get_count(r, j, "channels", &h->channels) ||
-	    get_count(r, j, "disks", &h->disks) ||
+	    get_count(r, j, "channels", GW_HELLO_MAX_CONNECTIONS,
+		      &h->channels) ||
+	    get_count(r, j, "disks", GW_HELLO_MAX_CONNECTIONS, &h->disks) ||
+	    get_count(r, j, "timeout-ms", GW_HELLO_MAX_TIMEOUT_MS,
+		      &h->timeout_ms) ||
 	    get_session(r, j, h->session))
 		return -r->err.code;
 	if (json_unpack(j, "{s:i, s:b, s?b}", "page-size", &page, "running",
@@ -292,6 +298,25 @@ static int differ(const char *what, const char *s, const char *d,
 			  what, s, d, remedy);
 }
 
+/* Is each what the other waits for: a migration, or checkpoints? */
+static int agree_on_kind(const struct gw_hello *source,
+			 const struct gw_hello *dest, struct gw_error *err)
+{
+	bool protects = source->required & GW_FEATURE_CHECKPOINT;
+	bool stands_by = dest->required & GW_FEATURE_CHECKPOINT;
+
+	if (protects && !stands_by)
+		return gw_fail_as(err, GW_FAULT_REFUSED, EPROTO,
+				  "checkpoints need a standby, and a migration is waited for there: run 'godwit standby' instead of 'godwit receive' on the destination");
+	if (stands_by && !protects)
+		return gw_fail_as(err, GW_FAULT_REFUSED, EPROTO,
+				  "a standby waits for checkpoints there, not for a migration: run 'godwit protect' instead of 'godwit migrate' on the source, or 'godwit receive' instead of 'godwit standby' on the destination");
+	if (stands_by && !dest->timeout_ms)
+		return gw_fail_as(err, GW_FAULT_REFUSED, EPROTO,
+				  "the standby does not say when it takes over ('timeout-ms')");
+	return 0;
+}
+
 int gw_hello_agree(const struct gw_hello *source, const struct gw_hello *dest,
 		   unsigned int *bits, struct gw_error *err)
 {
@@ -301,6 +326,8 @@ int gw_hello_agree(const struct gw_hello *source, const struct gw_hello *dest,
 		return gw_fail_as(err, GW_FAULT_REFUSED, EPROTO,
 				  "both sides are a %s: one has to run 'godwit migrate', the other 'godwit receive'",
 				  dest->source ? "source" : "destination");
+	if (agree_on_kind(source, dest, err))
+		return -EPROTO;
 	if (strcmp(source->arch, dest->arch))
 		return differ("CPU architecture", source->arch, dest->arch,
 			      "use the same qemu-system binary", err);

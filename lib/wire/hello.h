@@ -39,6 +39,7 @@
 #define GW_FEATURE_CHECKPOINT (1u << 8)
 
 #define GW_HELLO_MAX_CONNECTIONS 128u
+#define GW_HELLO_MAX_TIMEOUT_MS	 86400000u /* a day */
 #define GW_HELLO_SESSION	 16u /* bytes */
 
 struct gw_hello {

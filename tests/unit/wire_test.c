@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "wire/devstream.h"
+#include "wire/checkpoint.h"
 #include "wire/hello.h"
 #include "wire/ram.h"
 #include "wire/disks.h"
@@ -416,6 +417,102 @@ static void records_are_bounded(void)
 	CHECK(gw_record_get(&r, &rec) == -EPROTO);
 }
 
+static struct gw_checkpoint some_checkpoint(void)
+{
+	return (struct gw_checkpoint){ .seq = 1ULL << 40,
+				       .npages = 3,
+				       .paused_pages = 2,
+				       .nbytes = 1ULL << 33,
+				       .pause_ns = 1234567,
+				       .interval_ns = INT64_MAX,
+				       .nbase = GW_MAX_DEVICE_STATE - 5,
+				       .npart = 5,
+				       .hash = 0x8899aabbccddeeff,
+				       .flags = GW_CHECKPOINT_LAST,
+				       .running = 1 };
+}
+
+static int get_checkpoint(const struct gw_checkpoint *c, uint16_t type,
+			  struct gw_checkpoint *got)
+{
+	struct gw_record rec;
+	struct gw_reader r;
+
+	begin();
+	gw_record_put_checkpoint(&sink.w, c);
+	done(&r);
+	CHECK(gw_read_u8(&r) == GW_ITEM_RECORD && !gw_record_get(&r, &rec));
+	CHECK(rec.type == type && rec.mandatory);
+	return gw_record_get_checkpoint(&r, &rec, got);
+}
+
+static void checkpoints_come_back(void)
+{
+	struct gw_checkpoint c = some_checkpoint(), got;
+	struct gw_record rec;
+	struct gw_reader r;
+	int64_t flush_ns;
+	uint64_t seq;
+
+	CHECK(!get_checkpoint(&c, GW_RECORD_CHECKPOINT, &got));
+	CHECK(got.seq == c.seq && got.npages == 3 && got.paused_pages == 2);
+	CHECK(got.nbytes == c.nbytes && got.pause_ns == c.pause_ns);
+	CHECK(got.interval_ns == c.interval_ns && got.hash == c.hash);
+	CHECK(got.nbase == c.nbase && got.npart == 5);
+	CHECK(got.flags == GW_CHECKPOINT_LAST && got.running == 1);
+	begin();
+	gw_record_put_ack(&sink.w, 77, 88);
+	done(&r);
+	CHECK(gw_read_u8(&r) == GW_ITEM_RECORD && !gw_record_get(&r, &rec));
+	CHECK(rec.type == GW_RECORD_ACK && rec.mandatory);
+	CHECK(!gw_record_get_ack(&r, &rec, &seq, &flush_ns));
+	CHECK(seq == 77 && flush_ns == 88 && !gw_read_more(&r));
+}
+
+/* One field of a checkpoint is wrong. */
+#define BAD(change)                                                        \
+	do {                                                               \
+		c = some_checkpoint();                                     \
+		change;                                                    \
+		CHECK(get_checkpoint(&c, GW_RECORD_CHECKPOINT, &got) ==    \
+		      -EPROTO);                                            \
+	} while (0)
+
+static void checkpoints_are_checked(void)
+{
+	struct gw_record rec = { .type = GW_RECORD_CHECKPOINT, .len = 79 };
+	struct gw_checkpoint c, got;
+	struct gw_reader r;
+	int64_t flush_ns;
+	uint64_t seq;
+
+	BAD(c.seq = 0);
+	BAD(c.flags = 2);
+	BAD(c.running = 2);
+	BAD(c.pause_ns = -1);
+	BAD(c.interval_ns = INT64_MIN);
+	BAD(c.npart = 6);
+	BAD(c.nbase = UINT64_MAX);
+	begin();
+	gw_record_put_ack(&sink.w, 1, -1);
+	done(&r);
+	gw_read_skip(&r, 8);
+	rec.len = 16;
+	CHECK(gw_record_get_ack(&r, &rec, &seq, &flush_ns) == -EPROTO);
+	for (uint32_t len = 0; len < 100; len++) {
+		static const uint8_t ones[100] = { [7] = 1, [15] = 1 };
+
+		rec.len = len;
+		gw_reader_init_mem(&r, ones, len);
+		CHECK(!!gw_record_get_ack(&r, &rec, &seq, &flush_ns) ==
+		      (len != 16));
+		gw_reader_init_mem(&r, ones, len);
+		CHECK(!!gw_record_get_checkpoint(&r, &rec, &got) ==
+		      (len != 80));
+	}
+}
+#undef BAD
+
 static int extents_code(uint64_t s1, uint64_t l1, uint64_t s2, uint64_t l2)
 {
 	struct gw_extent e[2] = { { s1, l1 }, { s2, l2 } };
@@ -574,6 +671,69 @@ static void requires_verify(struct gw_hello *h)
 	h->required = GW_FEATURE_VERIFY;
 }
 
+/* Both want checkpoints, or neither: what to run instead is said. */
+static void protection_is_agreed_upon(void)
+{
+	const unsigned int bit = GW_FEATURE_CHECKPOINT;
+	struct gw_error err = { 0 };
+	struct gw_hello s, d;
+	unsigned int both;
+
+	fill_hello(&s, true);
+	fill_hello(&d, false);
+	s.features |= bit;
+	s.required |= bit;
+	d.timeout_ms = 1000;
+	CHECK(gw_hello_agree(&s, &d, &both, &err) == -EPROTO);
+	CHECK(err.fault == GW_FAULT_REFUSED &&
+	      strstr(err.msg, "run 'godwit standby' instead"));
+	d.features |= bit;
+	d.required |= bit;
+	CHECK_OK(gw_hello_agree(&s, &d, &both, &err), &err);
+	CHECK(both & bit);
+	d.timeout_ms = 0;
+	CHECK(gw_hello_agree(&s, &d, &both, &err) == -EPROTO);
+	CHECK(strstr(err.msg, "timeout-ms"));
+	d.timeout_ms = 1000;
+	s.features = s.required = GW_FEATURE_VERIFY;
+	CHECK(gw_hello_agree(&s, &d, &both, &err) == -EPROTO);
+	CHECK(err.fault == GW_FAULT_REFUSED &&
+	      strstr(err.msg, "'godwit protect' instead of 'godwit migrate'"));
+	gw_hello_fini(&s);
+	gw_hello_fini(&d);
+}
+
+static int standby_timeout(uint32_t ms, uint32_t *got_ms)
+{
+	struct gw_error err = { 0 };
+	struct gw_hello h, got;
+	struct gw_reader r;
+	int ret;
+
+	fill_hello(&h, false);
+	h.required = h.features = GW_FEATURE_CHECKPOINT;
+	h.timeout_ms = ms;
+	begin();
+	CHECK_OK(gw_hello_put(&sink.w, &h, &err), &err);
+	gw_hello_fini(&h);
+	done(&r);
+	ret = gw_hello_get(&r, &got);
+	*got_ms = got.timeout_ms;
+	if (!ret)
+		gw_hello_fini(&got);
+	return ret;
+}
+
+static void timeout_comes_back(void)
+{
+	uint32_t ms;
+
+	CHECK(!standby_timeout(0, &ms) && !ms);
+	CHECK(!standby_timeout(1500, &ms) && ms == 1500);
+	CHECK(!standby_timeout(GW_HELLO_MAX_TIMEOUT_MS, &ms));
+	CHECK(standby_timeout(GW_HELLO_MAX_TIMEOUT_MS + 1, &ms) == -EPROTO);
+}
+
 static void hello_names_the_difference(void)
 {
 	disagree(NULL, NULL);
@@ -705,10 +865,14 @@ int main(void)
 	RUN(disks_come_back);
 	RUN(disks_are_checked);
 	RUN(records_are_bounded);
+	RUN(checkpoints_come_back);
+	RUN(checkpoints_are_checked);
 	RUN(extents_are_checked);
 	RUN(hello_comes_back);
 	RUN(session_comes_back);
 	RUN(hello_names_the_difference);
+	RUN(protection_is_agreed_upon);
+	RUN(timeout_comes_back);
 	RUN(devstream_finds_the_end);
 	RUN(devstream_survives_damage);
 	RUN(devstream_is_not_fooled);

@@ -14,6 +14,7 @@
  *	BASE/NAME/free-pages.sock  the agent in the guest, with a port for it
  *	BASE/NAME/move.lock	locked by, and with the pid of, who moves it
  *	BASE/NAME/handover.json	struct gw_note
+ *	BASE/NAME/standby.sock	who keeps checkpoints for it (colo/standby.h)
  *	BASE/NAME/nbd.sock	the disks of a VM that arrives (disks.h)
  *
  * BASE is $GODWIT_RUNTIME_DIR, else $XDG_RUNTIME_DIR/godwit, else

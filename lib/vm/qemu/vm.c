@@ -313,3 +313,8 @@ struct gw_vm *gw_qemu_open(const struct gw_vmref *ref,
 	}
 	return &q->vm;
 }
+
+const char *gw_qemu_folder(struct gw_vm *vm)
+{
+	return gw_qemu_of(vm)->ref.dir;
+}

@@ -17,4 +17,7 @@ struct gw_vm *gw_qemu_open(const struct gw_vmref *ref,
 			   const struct gw_cancel *cancel,
 			   struct gw_error *err);
 
+/* The folder of a VM that gw_qemu_open() gave; "": it has none. */
+const char *gw_qemu_folder(struct gw_vm *vm);
+
 #endif

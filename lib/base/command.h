@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * command.h - run a user's command and wait for it, so long and not longer.
+ */
+#ifndef GW_BASE_COMMAND_H
+#define GW_BASE_COMMAND_H
+
+#include <stdint.h>
+
+#include "base/cancel.h"
+#include "base/error.h"
+
+/*
+ * /bin/sh -c COMMAND with @args (NULL terminated, < 8) behind it as its own
+ * arguments and @env ("KEY=VALUE", NULL terminated) added to our environment.
+ * stdin is /dev/null; stdout and stderr stay ours. After @timeout_ms, or when
+ * cancelled, its process group is killed.
+ * Return: its exit status, 128 + N when signal N ended it, or -errno with @err:
+ * -ETIMEDOUT, -ECANCELED, or it could not be started.
+ */
+int gw_command_run(const char *command, const char *const *args,
+		   const char *const *env, int64_t timeout_ms,
+		   const struct gw_cancel *cancel,
+		   struct gw_error *err) GW_MUST_CHECK;
+
+#endif
