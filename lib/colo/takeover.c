@@ -5,14 +5,17 @@
  * into the VM's RAM: each further attempt has a fresh one.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/command.h"
 #include "base/scope.h"
 #include "colo/keeper.h"
 
-#define ATTEMPTS 3
-#define LOOK_NS	 GW_NS_PER_S
+#define ATTEMPTS   3
+#define ARBITER_MS 60000
+#define LOOK_NS	   GW_NS_PER_S
 
 int gw_standby_fill(struct gw_standby *s, struct gw_error *err)
 {
@@ -123,6 +126,31 @@ static int attempts(struct gw_standby *s, struct gw_error *err)
 	return r;
 }
 
+/* The user's command has the last word, as for the primary. */
+static int ask_arbiter(struct gw_standby *s, const char *reason,
+		       struct gw_error *err)
+{
+	const char *command = s->c->params->arbiter;
+	char vm[128], peer[192], why[128];
+	const char *env[] = { "GODWIT_ROLE=standby", vm, peer, why, NULL };
+	const char *args[] = { NULL };
+	int r;
+
+	if (!command || !command[0])
+		return 0;
+	snprintf(vm, sizeof(vm), "GODWIT_VM=%s", gw_standby_vm(s)->info.name);
+	snprintf(peer, sizeof(peer), "GODWIT_PEER=%s", s->primary);
+	snprintf(why, sizeof(why), "GODWIT_REASON=%s", reason);
+	r = gw_command_run(command, args, env, ARBITER_MS, s->c->cancel, err);
+	if (r < 0)
+		gw_error_prefix(err, "the arbiter '%s'", command);
+	else if (r)
+		r = gw_fail_as(err, GW_FAULT_REFUSED, EPERM,
+			       "the arbiter '%s' says no (exit status %d)",
+			       command, r);
+	return r;
+}
+
 /* Whoever said failover hears what came of it. */
 static void conclude(struct gw_standby *s, const struct gw_error *err)
 {
@@ -142,7 +170,9 @@ int gw_standby_take_over(struct gw_standby *s, const char *reason, bool ask,
 	gw_standby_enter(s, GW_STANDBY_TAKING);
 	gw_standby_say(s, "taking over", "%s", reason);
 	gw_progress_status(s->c->progress, GODWIT_STATUS_DEVICE);
-	r = gw_store_drop(s->store, &why);
+	r = ask ? ask_arbiter(s, reason, &why) : 0;
+	if (!r)
+		r = gw_store_drop(s->store, &why);
 	if (!r)
 		r = attempts(s, &why);
 	if (r) {

@@ -27,7 +27,7 @@ struct gw_channel {
 	uint8_t *page[GW_MULTIFD_PAGES]; /* where p's normal pages go */
 	struct iovec iov[GW_MULTIFD_PAGES];
 	bool lost;    /* its connection, that is why it fails */
-	bool moved;   /* it had something to say since the last release */
+	bool moved;   /* atomic: it had something to say since the last release */
 	bool ended;   /* in good order */
 	bool started; /* the main thread's */
 	/* guarded by all->lock */

@@ -140,7 +140,6 @@ static int wait_release(struct gw_channel *ch)
 	pthread_cond_signal(&c->arrived);
 	while (c->round == round && !c->quit && !c->failed.code)
 		pthread_cond_wait(&c->released, &c->lock);
-	ch->moved = false;
 	return c->round == round;
 }
 
@@ -184,7 +183,7 @@ static int next_packet(struct gw_channel *ch, struct gw_error *err)
 
 	have = !r;
 	if (have && !gw_channel_empty(ch))
-		ch->moved = true;
+		__atomic_store_n(&ch->moved, true, __ATOMIC_RELEASE);
 	if (r == 1)
 		r = end_of(ch, err);
 	if (!r && ch->p.normal + ch->p.zero)
@@ -348,8 +347,11 @@ void gw_channels_release(struct gw_channels *c)
 	if (!c->n)
 		return;
 	GW_LOCKED(&c->lock);
-	for (unsigned int i = 0; i < c->n; i++)
+	for (unsigned int i = 0; i < c->n; i++) {
 		c->channel[i].waiting = false;
+		__atomic_store_n(&c->channel[i].moved, false,
+				 __ATOMIC_RELEASE);
+	}
 	c->nwaiting = 0;
 	c->round++;
 	pthread_cond_broadcast(&c->released);
@@ -362,6 +364,16 @@ int gw_channels_sync(struct gw_channels *c, struct gw_error *err)
 	if (!r)
 		gw_channels_release(c);
 	return r;
+}
+
+int gw_channels_rest(struct gw_channels *c, struct gw_error *err)
+{
+	for (unsigned int i = 0; i < c->n; i++)
+		if (__atomic_load_n(&c->channel[i].moved, __ATOMIC_ACQUIRE))
+			return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+					  "channel %u goes on where it was to wait",
+					  i);
+	return 0;
 }
 
 static void end_threads(struct gw_channels *c)

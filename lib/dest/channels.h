@@ -76,6 +76,10 @@ int gw_channels_hold(struct gw_channels *c, struct gw_error *err) GW_MUST_CHECK;
 void gw_channels_release(struct gw_channels *c);
 int gw_channels_sync(struct gw_channels *c, struct gw_error *err) GW_MUST_CHECK;
 
+/* After a sync: has nothing come since? Return: 0 or -errno with @err. Never
+ * waits. */
+int gw_channels_rest(struct gw_channels *c, struct gw_error *err) GW_MUST_CHECK;
+
 /*
  * RAM is complete, the last sync is over: no thread is left, and nothing will
  * be placed. Return: 0, or -errno with @err when a channel has more.

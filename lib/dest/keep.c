@@ -208,6 +208,9 @@ static int checkpoint(struct gw_dest *d, const struct gw_record *rec,
 	if (gw_record_get_checkpoint(&d->in, rec, &c))
 		return gw_read_check(&d->in, err);
 	r = check(d, &c, err);
+	/* Its channels wait for the ACK. */
+	if (!r)
+		r = gw_channels_rest(&d->channels, err);
 	if (!r)
 		r = p->k->commit(p->k->arg, &c, p->base.p, p->part.p,
 				 &flush_ns, err);
