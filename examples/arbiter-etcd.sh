@@ -4,16 +4,14 @@
 # that have lost each other, the one that writes a key in etcd first may run
 # the VM. Who does not reach a majority of etcd does not get the key.
 #
-#	godwit standby tcp::5555 web --arbiter 'arbiter-etcd.sh b1'
-#	godwit protect web tcp:b:5555 --arbiter 'arbiter-etcd.sh b1'
+#	godwit standby tcp::5555 web --arbiter 'arbiter-etcd.sh web/1'
+#	godwit protect web tcp:b:5555 --arbiter 'arbiter-etcd.sh web/1'
 #
 # The argument names this protection and must be the same on both sides, and
 # another one for each new protection of the VM: the key stays, and it says who
-# won. (When the winner is to be protected anew: delete the key, or take b2.)
+# won. (When the winner is to be protected anew: delete the key, or take web/2.)
 #
 # godwit sets	GODWIT_ROLE		primary or standby
-#		GODWIT_VM		name of the VM
-#		GODWIT_CHECKPOINT	number of the last checkpoint
 # You set	ETCDCTL_ENDPOINTS	and what else etcdctl(1) reads
 #
 # Exit status: 0 this side may run the VM, 1 it may not (the other side has the
@@ -24,7 +22,7 @@ if [ $# -ne 1 ]; then
 	echo "usage: ${0##*/} PROTECTION" >&2
 	exit 2
 fi
-key=/godwit/${GODWIT_VM:?is set by godwit}/$1
+key=/godwit/$1
 me=${GODWIT_ROLE:?is set by godwit}
 export ETCDCTL_API=3
 

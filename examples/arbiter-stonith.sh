@@ -16,7 +16,8 @@
 # primary --fence (the default) or, if its host is never to stop because of a
 # dead standby, --no-fence, which is safe with this script and not without it.
 #
-# godwit sets GODWIT_ROLE, GODWIT_VM and GODWIT_CHECKPOINT.
+# godwit sets GODWIT_ROLE and GODWIT_VM, and kills an arbiter that takes longer
+# than a minute.
 #
 # Exit status: 0 the host is off: take over. 1 it is not, or nobody knows: do
 # not. A controller that has lost its power with its host does not answer
