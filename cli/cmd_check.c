@@ -128,16 +128,10 @@ static int check_tracker(struct check *c, struct gw_error *err)
 /* No reason not to move it: a "no" here ends nothing. */
 static int check_protect(struct check *c, struct gw_error *err)
 {
-	const struct gw_vm_ops *ops = c->v->ops;
-
-	if (c->v->info.waiting)
-		say(c, true, "protect", "%s",
-		    ops->replace ? "it can be a standby" :
-				   "it can be a standby, whose VMM godwit cannot start anew (it was not started by 'godwit run')");
-	else
-		say(c, true, "protect", "%s",
-		    ops->checkpoint ? "checkpoints of it can be taken" :
-				      "not possible: no checkpoints of it can be taken");
+	say(c, true, "protect", "%s",
+	    c->v->info.waiting	       ? "it can be a standby" :
+	    c->v->ops->checkpoint ? "checkpoints of it can be taken" :
+				    "not possible: no checkpoints of it can be taken");
 	return 0;
 }
 
