@@ -114,6 +114,7 @@ static int paths_in(const char *base, const char *name,
 	stpcpy(stpcpy(p->qmp, p->dir), "/qmp.sock");
 	stpcpy(stpcpy(p->status, p->dir), "/status.sock");
 	stpcpy(stpcpy(p->front, p->dir), "/front.sock");
+	stpcpy(stpcpy(p->guard, p->dir), "/guard.sock");
 	stpcpy(stpcpy(p->agent, p->dir), "/agent.sock");
 	return 0;
 }
@@ -199,7 +200,8 @@ static bool is_ours(const char *name)
 					     "front.sock",  "agent.sock",
 					     "standby.sock",
 					     "move.lock",   "handover.json",
-					     "nbd.sock",    "free-pages.sock" };
+					     "nbd.sock",    "free-pages.sock",
+					     "guard.sock",  "standby.sock" };
 
 	for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) {
 		size_t n = strlen(files[i]), all = strlen(name);
@@ -684,6 +686,7 @@ static int parse_sockets(const char *s, struct gw_vmref *ref,
 		r = set_socket(&o, "agent", ref->agent, err);
 	if (!r)
 		r = set_socket(&o, "front", ref->front, err);
+	strcpy(ref->guard, ref->front);
 	if (!r && !*ref->qmp)
 		r = gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
 			       "'%s' names no monitor: write qmp=PATH", s);
@@ -708,6 +711,7 @@ int gw_vmref_parse(const char *s, struct gw_vmref *ref, struct gw_error *err)
 	strcpy(ref->qmp, vm.path.qmp);
 	strcpy(ref->agent, vm.path.agent);
 	strcpy(ref->front, vm.path.front);
+	strcpy(ref->guard, vm.path.guard);
 	gw_rundir_vm_fini(&vm);
 	return 0;
 }

@@ -6,10 +6,11 @@
  *	BASE/NAME/lock		locked for as long as that QEMU lives: QEMU
  *				inherits the descriptor, -daemonize included
  *	BASE/NAME/vm.json	struct gw_rundir_vm
- *	BASE/NAME/monitors.cfg	what QEMU reads its three monitors from
+ *	BASE/NAME/monitors.cfg	what QEMU reads its monitors from
  *	BASE/NAME/qmp.sock	QMP, for the one godwit that moves the VM
  *	BASE/NAME/status.sock	QMP, for list
  *	BASE/NAME/front.sock	QMP, for what godwit monitor passes through
+ *	BASE/NAME/guard.sock	QMP, for what stops the VM when it must (fence.h)
  *	BASE/NAME/agent.sock	the agent in QEMU
  *	BASE/NAME/free-pages.sock  the agent in the guest, with a port for it
  *	BASE/NAME/move.lock	locked by, and with the pid of, who moves it
@@ -48,6 +49,7 @@ struct gw_rundir_paths {
 	char qmp[GW_SUN_PATH_SIZE];
 	char status[GW_SUN_PATH_SIZE];
 	char front[GW_SUN_PATH_SIZE];
+	char guard[GW_SUN_PATH_SIZE];
 	char agent[GW_SUN_PATH_SIZE];
 };
 
@@ -156,6 +158,7 @@ struct gw_vmref {
 	char qmp[GW_SUN_PATH_SIZE];
 	char agent[GW_SUN_PATH_SIZE]; /* empty: none */
 	char front[GW_SUN_PATH_SIZE]; /* a second QMP; empty: none */
+	char guard[GW_SUN_PATH_SIZE]; /* one for fence.h; empty: none */
 	char dir[GW_SUN_PATH_SIZE];   /* empty: none */
 };
 

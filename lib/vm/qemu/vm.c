@@ -225,6 +225,8 @@ static void op_close(struct gw_vm *vm)
 
 	gw_qemu_hint_end(vm);
 	gw_qemu_save_end(q);
+	gw_fence_fini(q); /* still protecting: it stops the VM */
+	gw_qemu_state_fini(q);
 	gw_qemu_unthrottle(q);
 	gw_qemu_disks_fini(q);
 	gw_devstream_fini(&q->stream);
@@ -283,6 +285,7 @@ static const struct gw_vm_ops ops = {
 	.run = gw_qemu_run,
 	.stay = gw_qemu_stay,
 	.disks = &gw_qemu_disk_ops,
+	.checkpoint = &gw_qemu_checkpoint_ops,
 	.close = op_close,
 };
 
@@ -303,6 +306,7 @@ struct gw_vm *gw_qemu_open(const struct gw_vmref *ref,
 	q->vm.cancel = cancel;
 	q->ref = *ref;
 	q->move_lock = q->pidfd = q->dev_fd = q->guardian = -1;
+	q->fence.fd = q->state.mem = q->state.fd = -1;
 	pthread_mutex_init(&q->lock, NULL);
 	pthread_cond_init(&q->more, NULL);
 	gw_ram_init(&q->vm.ram);
