@@ -111,7 +111,7 @@ static void put_page(struct gw_source *s, int block, uint64_t page)
 	struct gw_ramblock *b = &s->c.vm->ram.block[block];
 	uint64_t addr = page << GW_PAGE_BITS;
 	uint8_t *copy = s->stage + s->staged, delta[GW_PAGE_SIZE];
-	const uint8_t *p = b->host + addr;
+	const uint8_t *p = gw_source_host(s, block) + addr;
 	enum gw_encoded what;
 	int len;
 
@@ -225,7 +225,8 @@ static int open_channels(struct gw_source *s, const uint8_t *session,
 static int setup(struct gw_source *s, struct gw_error *err)
 {
 	struct gw_hello theirs;
-	int r = gw_source_disks_list(s, err);
+	int r = s->protect ? gw_source_protect_setup(s, err) :
+			     gw_source_disks_list(s, err);
 
 	if (!r)
 		r = gw_source_greet(s, false, &theirs, err);
@@ -236,6 +237,8 @@ static int setup(struct gw_source *s, struct gw_error *err)
 	if (!r)
 		r = gw_source_disks_join(s, theirs.session,
 					 gw_source_channels(s->c.params), err);
+	if (!r && s->protect)
+		r = gw_source_protect_join(s, &theirs, err);
 	if (r)
 		return r;
 	s->stage = malloc(STAGE);
@@ -249,6 +252,8 @@ static int check(struct gw_source *s, struct gw_error *err)
 {
 	int r = gw_source_peer_check(s, err);
 
+	if (!r && s->protect)
+		r = gw_source_protect_check(s, err);
 	return r ? r : gw_source_disks_check(s, err);
 }
 

@@ -110,10 +110,24 @@ static int send_device(struct gw_source *s, struct gw_error *err)
 	return gw_source_flush_question(s, err);
 }
 
+/* What fails half way was not said: the destination obeys a whole GO only. */
+int gw_source_say_go(struct gw_source *s, bool run, struct gw_error *err)
+{
+	int r;
+
+	gw_record_put(&s->out, GW_RECORD_GO, true, 1);
+	gw_write_u8(&s->out, run);
+	s->c.chan->cancel = NULL; /* too late for that */
+	r = gw_write_flush(&s->out, err);
+	s->go_sent = !r;
+	s->now->transferred = s->to->nbytes(s);
+	GW_TRACE1(go, r);
+	return r;
+}
+
 /*
  * Our VMM has given the VM up; tell the destination to run it. A destination
- * that is gone is better noticed before than after. What fails half way was
- * not said: the destination obeys a whole GO only.
+ * that is gone is better noticed before than after.
  */
 static int send_go(struct gw_source *s, struct gw_error *err)
 {
@@ -122,14 +136,7 @@ static int send_go(struct gw_source *s, struct gw_error *err)
 	if (r)
 		return r;
 	s->c.vm->ops->save_release(s->c.vm);
-	gw_record_put(&s->out, GW_RECORD_GO, true, 1);
-	gw_write_u8(&s->out, s->c.vm->info.running);
-	s->c.chan->cancel = NULL; /* too late for that */
-	r = gw_write_flush(&s->out, err);
-	s->go_sent = !r;
-	s->now->transferred = s->to->nbytes(s);
-	GW_TRACE1(go, r);
-	return r;
+	return gw_source_say_go(s, s->c.vm->info.running, err);
 }
 
 int gw_source_uncertain(struct gw_source *s, struct gw_error *err)

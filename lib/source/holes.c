@@ -87,25 +87,35 @@ static void send_again(struct gw_source *s, struct gw_ramblock *b,
 			s->now->remaining += GW_PAGE_SIZE;
 }
 
+struct look {
+	bool last;  /* the VM stands, and its last pass has begun */
+	bool mark;  /* it stands, and nothing is sent before it runs on */
+	bool begun; /* a pass, for zeros */
+};
+
 /* Zeros are a pass of their own while the VM runs; the last one has begun. */
-static int begin_pass(struct gw_source *s, bool last, bool *begun,
+static int begin_pass(struct gw_source *s, struct look *k,
 		      struct gw_error *err)
 {
-	if (*begun || last)
+	if (k->begun || k->last)
 		return 0;
-	*begun = true;
+	k->begun = true;
 	gw_encode_pass(&s->encode);
 	return s->to->pass_begin(s, false, err);
 }
 
 /* Pages that were sent and are not mapped any more, all dirty or none. */
 static int gone(struct gw_source *s, int block, uint64_t first, uint64_t n,
-		bool last, bool *begun, struct gw_error *err)
+		struct look *k, struct gw_error *err)
 {
 	struct gw_ramblock *b = &s->c.vm->ram.block[block];
 	uint64_t end = first + n, len;
 	int r = 0;
 
+	if (k->mark) {
+		send_again(s, b, first, n);
+		return 0;
+	}
 	for (; !r && first < end; first += len) {
 		bool hole;
 
@@ -116,7 +126,7 @@ static int gone(struct gw_source *s, int block, uint64_t first, uint64_t n,
 			send_again(s, b, first, len);
 			continue;
 		}
-		r = begin_pass(s, last, begun, err);
+		r = begin_pass(s, k, err);
 		s->count.pages += len;
 		if (!r)
 			r = gw_source_send_hole(s, block, first, len, err);
@@ -126,8 +136,7 @@ static int gone(struct gw_source *s, int block, uint64_t first, uint64_t n,
 
 /* Of [@first, @end): what was sent and is not dirty. */
 static int gone_range(struct gw_source *s, int block, uint64_t first,
-		      uint64_t end, bool last, bool *begun,
-		      struct gw_error *err)
+		      uint64_t end, struct look *k, struct gw_error *err)
 {
 	struct gw_ramblock *b = &s->c.vm->ram.block[block];
 	uint64_t n, at;
@@ -144,8 +153,7 @@ static int gone_range(struct gw_source *s, int block, uint64_t first,
 			     len++)
 				;
 			if (len)
-				r = gone(s, block, first, len, last, begun,
-					 err);
+				r = gone(s, block, first, len, k, err);
 		}
 		first = stop;
 	}
@@ -164,7 +172,7 @@ static void forget(struct gw_bitmap *fresh, uint64_t first, uint64_t end)
 	}
 }
 
-static int look_for_gone(struct gw_source *s, int block, bool last, bool *begun,
+static int look_for_gone(struct gw_source *s, int block, struct look *k,
 			 struct gw_error *err)
 {
 	struct gw_gone g;
@@ -175,7 +183,7 @@ static int look_for_gone(struct gw_source *s, int block, bool last, bool *begun,
 		return r;
 	while (!(r = gw_gone_next(&g, &first, &n, err)) && n) {
 		forget(&s->fresh[block], first, first + n);
-		r = gone_range(s, block, first, first + n, last, begun, err);
+		r = gone_range(s, block, first, first + n, k, err);
 		if (r)
 			break;
 	}
@@ -203,17 +211,40 @@ static void look_again(struct gw_source *s, int block)
  */
 int gw_source_holes(struct gw_source *s, bool last, struct gw_error *err)
 {
-	bool begun = false;
+	struct look k = { .last = last };
 	int r = 0;
 
 	for (int i = 0; i < s->c.vm->ram.nblocks && !r; i++) {
 		if (!was_punched(s, i))
 			continue;
-		r = look_for_gone(s, i, last, &begun, err);
+		r = look_for_gone(s, i, &k, err);
 		if (!r)
 			look_again(s, i);
 	}
-	if (!r && begun)
+	if (!r && k.begun)
 		r = s->to->pass_end(s, false, err);
+	return r;
+}
+
+/*
+ * The same while the VM stands for a checkpoint: what is gone is marked dirty.
+ * Whoever copies the dirty pages finds out which are holes. Nothing is being
+ * punched out just now, so in a block that stayed as it was nothing was while
+ * it was read.
+ */
+int gw_source_holes_mark(struct gw_source *s, struct gw_error *err)
+{
+	struct look k = { .mark = true };
+	int r = 0;
+
+	for (int i = 0; i < s->c.vm->ram.nblocks && !r; i++) {
+		if (!was_punched(s, i)) {
+			gw_bitmap_clear_all(&s->fresh[i]);
+			continue;
+		}
+		r = look_for_gone(s, i, &k, err);
+		if (!r)
+			look_again(s, i);
+	}
 	return r;
 }

@@ -12,6 +12,7 @@
 #include "source/disks.h"
 #include "source/encode.h"
 #include "source/limit.h"
+#include "source/shadow.h"
 #include "source/source.h"
 #include "wire/hello.h"
 #include "wire/ram.h"
@@ -20,9 +21,13 @@
 #define GW_LOG_MODULE "source"
 #include "base/log.h"
 
+/* Between two scans while the VM runs: each makes the guest fault again. */
+#define GW_SOURCE_SCAN_PERIOD_NS (50 * GW_NS_PER_MS)
+
 struct gw_source;
 struct gw_source_disks;
 struct gw_senders;
+struct gw_protect;
 
 /*
  * Where the VM goes: another godwit (godwit.c) or an image sink (image.c).
@@ -80,6 +85,10 @@ struct gw_source {
 	bool asks_guest;	/* hints.c: vm->ops->hint_ask() is possible */
 	bool hinting;		/* hints.c: the window is open */
 	bool holes;		/* say what became a hole since it was sent */
+	struct gw_protect *protect; /* protect.c; NULL: a migration */
+	/* What is being sent was copied here: changed by the migration thread
+	 * while nobody sends. NULL: it is sent from the VM's own memory. */
+	struct gw_shadow *shadow;
 	struct gw_image_source *image; /* owned by image.c */
 	struct gw_senders *senders; /* sender.h; NULL: no channels */
 	unsigned int features;	/* of godwit's greeting: both sides have them */
@@ -107,6 +116,14 @@ struct gw_source {
 	int64_t tick_ns; /* up to when other threads' work was accounted for */
 	uint64_t pass_ram; /* of guest memory that it had to send */
 };
+
+/* Where the pages of a block are that are about to be sent. */
+static inline const uint8_t *gw_source_host(const struct gw_source *s,
+					    int block)
+{
+	return s->shadow ? s->shadow->block[block].mem :
+			   s->c.vm->ram.block[block].host;
+}
 
 /* pass.c */
 int gw_source_pass_first(struct gw_source *s, struct gw_error *err);
@@ -138,6 +155,7 @@ int gw_source_give_up(struct gw_source *s, struct gw_error *err);
 int gw_source_holes_init(struct gw_source *s, struct gw_error *err);
 void gw_source_holes_fini(struct gw_source *s);
 int gw_source_holes(struct gw_source *s, bool last, struct gw_error *err);
+int gw_source_holes_mark(struct gw_source *s, struct gw_error *err);
 
 /* hints.c, in the order of a migration; none does anything without hints */
 void gw_source_hints_setup(struct gw_source *s);
@@ -149,6 +167,20 @@ int gw_source_hints_close(struct gw_source *s, struct gw_error *err);
 void gw_source_hints_hide(struct gw_source *s, int block, uint64_t first,
 			  uint32_t n, uint64_t *hash, bool *any);
 void gw_source_hints_end(struct gw_source *s);
+
+/* protect.c */
+int gw_source_protect_new(struct gw_source *s, struct gw_error *err);
+void gw_source_protect_free(struct gw_source *s);
+int gw_source_protect_setup(struct gw_source *s, struct gw_error *err);
+/* Has the standby, or its lease, ended? */
+int gw_source_protect_check(struct gw_source *s, struct gw_error *err);
+/* Setup: the connection of the lease, which @theirs is about. */
+int gw_source_protect_join(struct gw_source *s, const struct gw_hello *theirs,
+			   struct gw_error *err);
+/* All of it, after setup. *@undo: it failed before checkpoints began, nobody
+ * else can have the VM; otherwise it is over, and what became of the VM is in
+ * @err. */
+int gw_source_protect(struct gw_source *s, bool *undo, struct gw_error *err);
 
 /* godwit.c */
 int gw_source_flush(struct gw_source *s, struct gw_error *err);
@@ -164,6 +196,8 @@ void gw_source_image_free(struct gw_source *s);
 int gw_source_stop_vm(struct gw_source *s, struct gw_error *err);
 int gw_source_last_scan(struct gw_source *s, struct gw_error *err);
 int gw_source_hand_over(struct gw_source *s, struct gw_error *err);
+/* The VM was given up here: the destination is to run it, if it ran. */
+int gw_source_say_go(struct gw_source *s, bool run, struct gw_error *err);
 /* The destination was told to run it and did not confirm: @err says so. */
 int gw_source_uncertain(struct gw_source *s, struct gw_error *err);
 
@@ -176,6 +210,8 @@ int gw_source_peer_check(struct gw_source *s, struct gw_error *err);
 int gw_source_peer_wait(struct gw_source *s, enum gw_record_type type,
 			int64_t timeout_ms, const char *what,
 			struct gw_error *err);
+/* Wait for what a standby says next, and note it in s->protect. */
+int gw_source_peer_hear(struct gw_source *s, struct gw_error *err);
 /* Writing failed with @err: if the peer left a reason, that is the error. */
 void gw_source_peer_reason(struct gw_source *s, struct gw_error *err);
 void gw_source_peer_tell(struct gw_source *s, const struct gw_error *why);

@@ -16,9 +16,6 @@
 #include "ram/extents.h"
 #include "source/internal.h"
 
-/* Between two scans while the VM runs: each makes the guest fault again. */
-#define MIN_SCAN_PERIOD_NS (50 * GW_NS_PER_MS)
-
 /* Sleep @ns, less if cancelled (the next peer_check finds out). */
 static void rest(struct gw_source *s, int64_t ns)
 {
@@ -97,7 +94,7 @@ int gw_source_pass_scan(struct gw_source *s, struct gw_error *err)
 
 int gw_source_pass_pace(struct gw_source *s, struct gw_error *err)
 {
-	int64_t wait = s->last_scan_ns + MIN_SCAN_PERIOD_NS - gw_now_ns();
+	int64_t wait = s->last_scan_ns + GW_SOURCE_SCAN_PERIOD_NS - gw_now_ns();
 
 	if (wait > 0)
 		rest(s, wait);
@@ -136,6 +133,17 @@ int gw_source_send_hole(struct gw_source *s, int block, uint64_t first,
 	return r;
 }
 
+/* Pages of a copy were holes, or not, when they were copied. */
+static int alike(struct gw_source *s, int block, uint64_t first, uint64_t n,
+		 uint64_t *len, bool *hole, struct gw_error *err)
+{
+	if (!s->shadow)
+		return gw_extent_alike(&s->c.vm->ram.block[block], first, n,
+				       len, hole, err);
+	*len = gw_shadow_alike(s->shadow, block, first, n, hole);
+	return 0;
+}
+
 /*
  * Pages that were dirty a moment ago, at most 64. A hole is not read: that
  * would allocate it. A page that is given back after this look is read as
@@ -152,7 +160,7 @@ static int send_run(struct gw_source *s, int block, uint64_t first, uint64_t n,
 	for (; !r && first < end; first += len) {
 		bool hole;
 
-		r = gw_extent_alike(b, first, end - first, &len, &hole, err);
+		r = alike(s, block, first, end - first, &len, &hole, err);
 		if (r)
 			break;
 		if (hole) {

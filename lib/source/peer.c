@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "source/internal.h"
+#include "source/protect.h"
+#include "wire/checkpoint.h"
 
 static void fill_hello(struct gw_source *s, struct gw_hello *h)
 {
@@ -39,6 +40,10 @@ static void fill_hello(struct gw_source *s, struct gw_hello *h)
 		h->features |= GW_FEATURE_DISKS;
 	if (h->disks)
 		h->required |= GW_FEATURE_DISKS;
+	if (s->protect) {
+		h->features |= GW_FEATURE_CHECKPOINT;
+		h->required |= GW_FEATURE_CHECKPOINT;
+	}
 	h->page_bytes = GW_PAGE_SIZE;
 	h->ram = vm->ram; /* described only; never freed through here */
 }
@@ -121,6 +126,9 @@ static int next_record(struct gw_source *s, struct gw_record *rec,
 				*err = said;
 			return -said.code;
 		}
+		if (s->protect && rec->type >= GW_RECORD_ACK &&
+		    rec->type <= GW_RECORD_BYE)
+			return 0;
 		if (rec->type == GW_RECORD_READY ||
 		    rec->type == GW_RECORD_RUNNING ||
 		    rec->type == GW_RECORD_VERIFY_END ||
@@ -138,20 +146,61 @@ bad:
 	return lost(s, gw_read_check(&s->in, err), err);
 }
 
-int gw_source_peer_check(struct gw_source *s, struct gw_error *err)
+static int acknowledged(struct gw_source *s, const struct gw_record *rec,
+			struct gw_error *err)
+{
+	struct gw_protect *p = s->protect;
+	uint64_t seq;
+
+	if (gw_record_get_ack(&s->in, rec, &seq, &p->flush_ns))
+		return gw_read_check(&s->in, err);
+	if (seq != p->acked + 1 || seq != p->seq)
+		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+				  "the standby acknowledged checkpoint %llu, the last one was %llu",
+				  (unsigned long long)seq,
+				  (unsigned long long)p->seq);
+	p->acked = seq;
+	return 0;
+}
+
+/* What was not waited for: from a standby that may be right. */
+static int heard(struct gw_source *s, const struct gw_record *rec,
+		 struct gw_error *err)
+{
+	switch (s->protect ? rec->type : 0) {
+	case GW_RECORD_ACK:
+		return acknowledged(s, rec, err);
+	case GW_RECORD_FAILOVER:
+		s->protect->failover = true;
+		break;
+	case GW_RECORD_BYE:
+		s->protect->bye = true;
+		break;
+	default:
+		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+				  "the destination sent record %u too early",
+				  rec->type);
+	}
+	gw_read_skip(&s->in, rec->len);
+	return gw_read_check(&s->in, err);
+}
+
+int gw_source_peer_hear(struct gw_source *s, struct gw_error *err)
 {
 	struct gw_record rec;
-	int r;
+	int r = next_record(s, &rec, err);
+
+	return r ? r : heard(s, &rec, err);
+}
+
+int gw_source_peer_check(struct gw_source *s, struct gw_error *err)
+{
 
 	if (gw_cancel_requested(s->c.cancel))
 		return gw_cancel_fail(err);
 	if (s->in.pos == s->in.end && !gw_chan_readable(s->c.chan))
 		return 0;
-	r = next_record(s, &rec, err);
-	if (r)
-		return r;
-	return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
-			  "the destination sent record %u too early", rec.type);
+	return gw_source_peer_hear(s, err);
 }
 
 int gw_source_peer_wait(struct gw_source *s, enum gw_record_type type,

@@ -228,9 +228,8 @@ static enum gw_page_class class_of(const struct gw_senders *ss,
 static void sort_page(struct gw_senders *ss, struct gw_sender *c, int block,
 		      uint64_t page)
 {
-	struct gw_ramblock *b = &ss->ram->block[block];
 	uint64_t addr = page << GW_PAGE_BITS;
-	const uint8_t *host = b->host + addr;
+	const uint8_t *host = gw_source_host(ss->s, block) + addr;
 	uint8_t *copy = c->copy ? c->copy + c->ncopied : NULL;
 	uint8_t *delta = c->delta ? c->delta + c->deltas.payload : NULL;
 	enum gw_encoded what = GW_ENCODED_WHOLE;
@@ -427,6 +426,7 @@ static int connect_one(struct gw_source *s, unsigned int i,
 		return -err->code;
 	}
 	c->chan->cancel = s->c.cancel;
+	c->chan->stop = s->c.chan ? s->c.chan->stop : NULL;
 	c->chan->write_timeout_ms = p->idle_timeout_ns / GW_NS_PER_MS;
 	gw_writer_init(&c->out, gw_chan_flush, c->chan);
 	s->now->channels = i + 1;

@@ -192,6 +192,7 @@ static void free_source(struct gw_source *s)
 	if (!s)
 		return;
 	gw_senders_stop(s->senders);
+	gw_source_protect_free(s);
 	gw_source_image_free(s);
 	gw_source_disks_free(s);
 	gw_encode_fini(&s->encode);
@@ -239,17 +240,32 @@ static struct gw_source *new_source(const struct gw_source_config *c,
 	s->c = *c;
 	s->now = &c->progress->now;
 	gw_limit_init(&s->limit, GW_LIVE(c->params->max_bandwidth));
-	if (c->sink ? gw_source_image_new(s, err) : new_peer(s, err)) {
+	if (c->sink ? gw_source_image_new(s, err) : new_peer(s, err) ||
+	    (c->protect && gw_source_protect_new(s, err))) {
 		free_source(s);
 		return NULL;
 	}
 	return s;
 }
 
+/* All of the RAM, as it is when the VM stands, and then the VM. */
+static int move(struct gw_source *s, struct gw_error *err)
+{
+	bool stopped = s->c.stopped;
+	int r = stopped ? stop_first(s, err) : iterate(s, err);
+
+	if (!r)
+		r = gw_source_disks_settle(s, err);
+	if (!r && !stopped)
+		r = gw_source_stop_vm(s, err);
+	return r ? r : s->to->hand_over(s, err);
+}
+
 int gw_source_run(const struct gw_source_config *c, struct gw_error *err)
 {
 	struct gw_error local = { 0 };
 	struct gw_source *s;
+	bool undo = true;
 	int r;
 
 	if (!err)
@@ -259,21 +275,16 @@ int gw_source_run(const struct gw_source_config *c, struct gw_error *err)
 		return -err->code;
 	r = setup(s, err);
 	if (!r)
-		r = c->stopped ? stop_first(s, err) : iterate(s, err);
-	if (!r)
-		r = gw_source_disks_settle(s, err);
-	if (!r && !c->stopped)
-		r = gw_source_stop_vm(s, err);
-	if (!r)
-		r = s->to->hand_over(s, err);
+		r = c->protect ? gw_source_protect(s, &undo, err) :
+				 move(s, err);
 	gw_source_hints_end(s);
-	if (r)
+	if (r && undo)
 		fall_back(s, err);
 	else /* not while it stands: that would be downtime */
 		gw_source_unthrottle(s);
 	if (s->track)
 		gw_track_close(s->track);
-	if (!r)
+	if (!r && !c->protect)
 		gw_progress_status(c->progress, GODWIT_STATUS_COMPLETED);
 	free_source(s);
 	return r;
