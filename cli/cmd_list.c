@@ -141,31 +141,34 @@ static void cell(char *to, size_t size, const struct row *r, int column)
 	}
 }
 
-/* Phases that are no move's. */
-static bool is_colo(const struct gw_note *n)
-{
-	return !strcmp(n->phase, "protected") || !strcmp(n->phase, "fenced") ||
-	       !strcmp(n->phase, "standby") || !strcmp(n->phase, "taken over");
-}
+/* Phases that are no move's: what they are called, and the peer's part. */
+static const struct {
+	const char *phase, *text, *peer;
+} colo[] = {
+	{ "protecting", "protected", " to " },
+	{ "fenced", "fenced", ", standby " },
+	{ "standby", "standby, which does not run", ", at " },
+	{ "taken over", "taken over", " from " },
+};
 
 static void print_note(const struct gw_note *n)
 {
 	char when[32] = "";
 	time_t t = (time_t)n->time;
 	struct tm tm;
+	int i = 0;
 
 	if (localtime_r(&t, &tm))
 		strftime(when, sizeof(when), "%F %T", &tm);
-	if (is_colo(n))
-		printf("  %s%s%s, %s%s%s\n", n->phase,
-		       !*n->peer			? "" :
-		       !strcmp(n->phase, "protected") ? " to " :
-							 ", peer ",
-		       n->peer, when, *n->text ? ": " : "", n->text);
+	while (i < 4 && strcmp(n->phase, colo[i].phase))
+		i++;
+	if (i < 4)
+		printf("  %s%s%s", colo[i].text, *n->peer ? colo[i].peer : "",
+		       n->peer);
 	else
-		printf("  hand-over: %s, %s%s%s, %s%s%s\n", n->phase,
-		       n->role, *n->peer ? " with " : "", n->peer, when,
-		       *n->text ? ": " : "", n->text);
+		printf("  hand-over: %s, %s%s%s", n->phase, n->role,
+		       *n->peer ? " with " : "", n->peer);
+	printf(", %s%s%s\n", when, *n->text ? ": " : "", n->text);
 }
 
 /* A standby that lives knows more than what it left on record. */

@@ -110,7 +110,7 @@ const struct gw_param gw_params[] = {
 	  NULL, GW_USE_PROTECT | NOW, "from one checkpoint to the next" },
 	{ "fence-after", GW_PARAM_TIME, AT(fence_after_ns), "0", "0", "1h",
 	  NULL, GW_USE_PROTECT,
-	  "the standby is silent so long: stop the VM; 0: 60 % of timeout" },
+	  "the standby is silent so long: stop it; 0: 60 % of its timeout" },
 	{ "fence", GW_PARAM_BOOL, AT(fence), "on", NULL, NULL, NULL,
 	  GW_USE_PROTECT,
 	  "stop the VM then; off: it runs on, and may run twice" },

@@ -17,7 +17,8 @@ import time
 import pytest
 
 import harness
-from harness import (CANCELLED, FAILED, GODWIT, OK, REFUSED, USAGE, Pair,
+from harness import (CANCELLED, FAILED, GODWIT, OK, REFUSED, UNCERTAIN,
+                     USAGE, Pair,
                      assert_one_story, qemu_path, said, wait_until)
 
 TCP = "tcp:127.0.0.1:0"
@@ -507,7 +508,7 @@ def test_a_standby_killed_leaves_word(pair):
     assert env.list()[b.name]["standby"] is None
     table = env.godwit("list")
     assert table.wait() == OK
-    assert re.search(r"^  standby, peer tcp:127\.0\.0\.1:\d+, .*checkpoints",
+    assert re.search(r"^  standby, which does not run, at tcp:127\.0\.0\.1:\d+,",
                      table.stdout(), re.M), table.stdout()
     # Another one may have it.
     rx, _ = standby(env, b)
@@ -594,3 +595,74 @@ def test_protection_as_json(pair):
     assert what[:2] == ["receiving", "protected"] and what[-1] == "ended"
     assert rx.result()["took-over"] is False
     assert pair.a.running() and pair.b.status() == "inmigrate"
+
+
+def protected(pair, *options):
+    """A protected by B; the two godwits."""
+    rx, at = standby(pair.env, pair.b)
+    tx = pair.env.godwit("protect", pair.a.name, at, "--json", *options)
+    wait_until("a checkpoint", lambda: tx.proc.poll() is None and any(
+        e.get("colo", {}).get("checkpoint", 0) >= 3 for e in tx.events()),
+        120)
+    return tx, rx
+
+
+def test_a_fenced_vm_is_listed_and_resumed(pair):
+    """The standby dies: for the primary that is a standby that takes over."""
+    a, env = pair.a, pair.env
+    tx, rx = protected(pair)
+    rx.kill()
+    assert tx.wait() == UNCERTAIN, tx.stderr()
+    assert f"'godwit resume {a.name}' runs it here" in said(tx)
+    assert tx.result()["exit-code"] == UNCERTAIN
+    assert a.status() == "paused"
+    note = env.list()[a.name]["handover"]
+    assert (note["phase"], note["role"]) == ("fenced", "source")
+    table = env.godwit("list")
+    assert table.wait() == OK
+    assert re.search("^  fenced, standby ", table.stdout(), re.M), \
+        table.stdout()
+    g = env.godwit("resume", a.name)
+    assert g.wait() == USAGE
+    assert "It was protected by the standby at " in g.stdout()
+    assert "--yes says that the VM runs nowhere else" in said(g)
+    assert a.status() == "paused"
+    g = env.godwit("resume", "--yes", a.name)
+    assert g.wait() == OK, g.stderr()
+    assert env.list()[a.name]["handover"] is None
+    a.wait_more_ticks(5)
+    assert_one_story(a)
+
+
+def test_failover_takes_over_in_an_orderly_way(pair):
+    a, b, env = pair.a, pair.b, pair.env
+    tx, rx = protected(pair)
+    p = failover(env, b.name)
+    assert (p.returncode, p.stdout) == (OK, f"VM '{b.name}' runs here now\n")
+    assert tx.wait() == OK and rx.wait() == OK, tx.stderr() + rx.stderr()
+    assert tx.result()["status"] == rx.result()["status"] == "completed"
+    assert rx.result()["took-over"] is True
+    what = [e["what"] for e in rx.events() if e["event"] == "standby"]
+    assert what == ["receiving", "protected", "taking over", "running"]
+    b.wait_more_ticks(5)
+    assert_one_story(a, b)
+    assert not a.running() and b.running()
+    table = env.godwit("list")
+    assert table.wait() == OK
+    assert re.search("^  taken over from ", table.stdout(), re.M), \
+        table.stdout()
+    # Nobody keeps it any more.
+    assert failover(env, b.name, "--status").returncode == FAILED
+
+
+def test_interval_changes_what_is_late(pair):
+    """A standby that stands still stretches the interval, and that is said."""
+    tx, rx = protected(pair, "--interval", "20ms", "--fence-after", "900ms")
+    os.kill(rx.pid, signal.SIGSTOP)
+    time.sleep(0.3)
+    os.kill(rx.pid, signal.SIGCONT)
+    wait_until("LATE", lambda: any(e.get("colo", {}).get("late")
+                                   for e in tx.events()), 60)
+    os.kill(tx.pid, signal.SIGINT)
+    assert tx.wait() == OK and rx.wait() == OK, tx.stderr() + rx.stderr()
+    assert pair.a.running()
