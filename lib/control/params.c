@@ -116,7 +116,7 @@ const struct gw_param gw_params[] = {
 	  "stop the VM then; off: it runs on, and may run twice" },
 	{ "hold-network", GW_PARAM_BOOL, AT(hold_network), "off", NULL, NULL,
 	  NULL, GW_USE_PROTECT,
-	  "what the guest sends waits until the standby has the checkpoint" },
+	  "what the guest sends waits until a checkpoint is safe" },
 	{ "timeout", GW_PARAM_TIME, AT(timeout_ns), "1s", "50ms", "1h", NULL,
 	  GW_USE_STANDBY, "take over when the primary is silent for so long" },
 	{ "cache", GW_PARAM_TEXT, AT(cache), "", NULL, NULL, NULL,
