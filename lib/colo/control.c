@@ -243,6 +243,10 @@ int gw_control_start(struct gw_standby *s, struct gw_error *err)
 	s->control = c;
 	snprintf(uri, sizeof(uri), "unix:%s", s->c->control);
 	c->listener = gw_chan_listen(uri, err);
+	if (!c->listener && err->code == EADDRINUSE)
+		return gw_fail(err, EBUSY,
+			       "another standby of '%s' is there: it has %s",
+			       gw_standby_vm(s)->info.name, s->c->control);
 	if (!c->listener)
 		return -err->code;
 	for (; c->nthreads < THREADS && !r; c->nthreads += !r)

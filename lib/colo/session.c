@@ -167,8 +167,10 @@ static void outlive(struct gw_standby *s)
 	s->state = GW_STANDBY_LOST;
 	while (s->here && !s->taken && !s->released)
 		pthread_cond_wait(&s->changed, &s->lock);
-	if (!s->here)
+	if (!s->here) {
 		gw_lease_renounce(s->lease);
+		s->released = true;
+	}
 }
 
 int gw_standby_serve(struct gw_standby *s, struct gw_chan *chan,
