@@ -32,7 +32,7 @@ static int cmd_version(int argc, char **argv);
 const struct cli_command cli_commands[] = {
 	{ "run", "NAME [options] -- QEMU-COMMAND...",
 	  "start QEMU so that godwit can move it",
-	  "Shares the VM's RAM, adds the agent and three QMP monitors, and becomes QEMU.\n\n"
+	  "Shares the VM's RAM, adds the agent and four QMP monitors, and becomes QEMU.\n\n"
 	  "  --incoming              wait for a migration ('godwit receive')\n"
 	  "  --memory SIZE           RAM of the VM, instead of QEMU's -m\n"
 	  "  --hugepages             RAM from huge pages of the default size\n"
