@@ -18,14 +18,12 @@
 
 #define TIMEOUT_MS 10000
 
-/* It was protected, and stands: the guardian stopped it, or whoever protected
- * it ended before it could say so. */
+/* It was protected, and stands: it was fenced, or nobody was left to do that. */
 static void tell_protected(const struct gw_note *n, const char *when)
 {
-	printf("It was protected by the standby at %s. It was stopped (on record since %s%s%s), because the standby may have taken over: then it runs there, from the last checkpoint, and must not run here.\n",
-	       *n->peer ? n->peer : "an unknown place", when,
-	       *n->text ? ": " : "", n->text);
-	printf("Ask there: 'godwit failover NAME --status' and 'godwit list' on that host. If it runs there, end the QEMU here.\n");
+	printf("It was protected by the standby at %s. On record since %s: %s.\n",
+	       *n->peer ? n->peer : "an unknown place", when, n->text);
+	printf("If the VM was taken over, it runs there from the last checkpoint, and must not run here: 'godwit list' and 'godwit failover NAME --status' on that host tell.\n");
 }
 
 /* Return: whether it can be run at all. */

@@ -10,7 +10,7 @@ struct standby {
 	bool took_over;
 };
 
-/* Scripts wait for the first of these lines before they start the primary. */
+/* Scripts wait for "listening" before they start the primary. */
 static void event(const char *what, const char *detail, void *data)
 {
 	struct cli_progress *p = data;
