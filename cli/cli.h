@@ -44,6 +44,9 @@ int cmd_restore(int argc, char **argv);
 int cmd_save(int argc, char **argv);
 int cmd_send(int argc, char **argv);
 int cmd_resume(int argc, char **argv);
+int cmd_protect(int argc, char **argv);
+int cmd_standby(int argc, char **argv);
+int cmd_failover(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 int cmd_diff(int argc, char **argv);
@@ -60,6 +63,7 @@ struct cli_operation {
 	json_t *capabilities; /* monitor: [{"capability", "state"}...] or NULL;
 				 the caller's */
 	const char *positional[2];
+	const bool *took_over; /* standby: for the last object; or NULL */
 };
 
 /* Parse options and the positional arguments @names, two or (NULL) one.
@@ -122,6 +126,20 @@ int cli_image_copy(struct cli_image *o,
 		   int (*check)(struct gw_image *img, struct cli_image *o,
 				struct gw_error *err));
 
+/* --- standby.c ---------------------------------------------------------- */
+
+/* The answer of a standby that runs on this host. */
+struct cli_standby {
+	json_t *json;	   /* all of it; the caller's */
+	const char *state; /* in it */
+	uint64_t checkpoint; /* 0: none yet */
+	json_int_t age_ms;   /* of it; -1: unknown */
+};
+int cli_standby_ask(const char *name, struct cli_standby *s,
+		    struct gw_error *err);
+/* "standby, protected, checkpoint 7, 31 ms old". Return: @buf. */
+char *cli_standby_text(const struct cli_standby *s, char *buf, size_t len);
+
 /* --- lines.c ------------------------------------------------------------ */
 
 struct cli_lines;
@@ -142,6 +160,8 @@ struct cli_progress {
 	bool line_open; /* the terminal shows an unfinished line */
 	enum godwit_status status;
 	unsigned int pass;
+	unsigned long long checkpoint;
+	bool late;
 	long long last_ns;
 };
 
@@ -156,6 +176,7 @@ void cli_summary_received(const struct godwit_stats *s);
 void cli_summary_stored(const struct godwit_stats *s);
 void cli_summary_restored(const struct godwit_stats *s);
 void cli_summary_saved(const struct godwit_stats *s);
+void cli_summary_checkpoints(const struct godwit_stats *s);
 void cli_summary_sent(const struct godwit_stats *s);
 
 #endif

@@ -125,6 +125,16 @@ static int check_tracker(struct check *c, struct gw_error *err)
 	return 0;
 }
 
+/* No reason not to move it: a "no" here ends nothing. */
+static int check_protect(struct check *c, struct gw_error *err)
+{
+	say(c, true, "protect", "%s",
+	    c->v->info.waiting	       ? "it can be a standby" :
+	    c->v->ops->checkpoint ? "checkpoints of it can be taken" :
+				    "not possible: no checkpoints of it can be taken");
+	return 0;
+}
+
 static int check_peer(struct check *c, struct gw_error *err)
 {
 	struct godwit_error *e = (struct godwit_error *)err;
@@ -174,7 +184,8 @@ int cmd_check(int argc, char **argv)
 		int (*fn)(struct check *c, struct gw_error *err);
 	} steps[] = { { "vm", check_vm },	    { "ram", check_ram },
 		      { "devices", check_devices }, { "disks", check_disks },
-		      { "tracker", check_tracker }, { "peer", check_peer } };
+		      { "tracker", check_tracker }, { "protect", check_protect },
+		      { "peer", check_peer } };
 	struct check c = { 0 };
 	struct gw_error err = { 0 };
 	int r = parse(&c, argc, argv);

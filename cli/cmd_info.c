@@ -104,7 +104,10 @@ static void find_loads(const struct view *v, struct loads *l)
 	load(l, "%s, machine type %s, %s%s", version,
 	     cli_text(machine, sizeof(machine), c->machine), capabilities(c),
 	     c->have_uuid ? ", its UUID" : "");
-	load_qemu(v, l,
+	if (v->img->colo)
+		load(l, "in QEMU after godwit convert, which leaves out what makes it COLO");
+	else
+		load_qemu(v, l,
 		  strcmp(v->o.file[0], "-") ?
 			  cli_text(path, sizeof(path), v->img->path) :
 			  "FILE");
@@ -133,7 +136,7 @@ static void print_file(const struct view *v)
 static void print_config(const struct view *v)
 {
 	const struct gw_configuration *c = &v->img->desc.config;
-	char machine[sizeof(c->machine)];
+	char machine[sizeof(c->machine)], len[SIZE];
 
 	printf("machine       %s\n",
 	       cli_text(machine, sizeof(machine), c->machine));
@@ -153,6 +156,9 @@ static void print_config(const struct view *v)
 		       c->mapped_ram ? " mapped-ram" : "");
 	if (v->img->return_path)
 		printf("recorded      from a connection (it asks for a return path)\n");
+	if (v->img->colo)
+		printf("colo          what a primary of QEMU's COLO sent: its first migration, and %s of checkpoints behind it, not read\n",
+		       size(len, v->img->colo_bytes));
 }
 
 static void print_block(const struct view *v, int i)
@@ -353,6 +359,7 @@ static void add_ram(json_t *j, const struct view *v)
 	json_object_set_new(j, "blocks", blocks);
 	json_object_set_new(j, "ended", json_boolean(img->have_end));
 	json_object_set_new(j, "return-path", json_boolean(img->return_path));
+	json_object_set_new(j, "colo", json_boolean(img->colo));
 	json_object_set_new(j, "sections", number((uint64_t)img->npasses));
 	json_object_set_new(j, "records", pass_json(&v->info.records));
 	for (int i = 0; v->o.pages && i < img->npasses; i++) {
@@ -381,6 +388,9 @@ static void add_devices(json_t *j, const struct view *v)
 				      number(i->ram_bytes), "devices",
 				      number(i->device_bytes), "description",
 				      number(i->vmdesc_bytes)));
+	if (v->img->colo)
+		json_object_set_new(json_object_get(j, "bytes"), "colo",
+				    number(v->img->colo_bytes));
 	json_object_set_new(j, "devices", devices);
 	find_loads(v, &l);
 	for (int k = 0; k < l.n; k++)

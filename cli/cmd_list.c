@@ -23,8 +23,9 @@ struct row {
 	pid_t pid;
 	char state[32]; /* QEMU's, or "starting", "busy", "unreachable" */
 	char qemu[64];
-	bool has_note;
+	bool has_note, has_standby;
 	struct gw_note note;
+	struct cli_standby standby; /* whoever keeps it ready here */
 };
 
 static const char *why_not(int code)
@@ -69,6 +70,8 @@ static void ask(struct row *row)
 	json_decref(status);
 	gw_qmp_close(q);
 	row->has_note = !gw_rundir_note_read(vm->path.dir, &row->note, NULL);
+	row->has_standby = vm->incoming &&
+			   !cli_standby_ask(vm->name, &row->standby, &err);
 }
 
 static json_t *to_json(const struct row *r)
@@ -87,14 +90,15 @@ static json_t *to_json(const struct row *r)
 				 "role", n->role, "peer", n->peer, "time",
 				 (json_int_t)n->time, "text", n->text);
 	return json_pack(
-		"{s:s,s:i,s:s,s:b,s:I,s:o,s:s,s:s,s:s,s:I,s:s,s:s,s:s,s:s,s:s,s:o?}",
+		"{s:s,s:i,s:s,s:b,s:I,s:o,s:s,s:s,s:s,s:I,s:s,s:s,s:s,s:s,s:s,s:o?,s:O?}",
 		"name", vm->name, "pid", (int)r->pid, "state", r->state,
 		"incoming", vm->incoming, "memory", (json_int_t)vm->memory,
 		"blocks", blocks, "qemu", r->qemu, "machine", vm->machine,
 		"binary", vm->binary, "created", (json_int_t)vm->created,
 		"qmp", vm->path.qmp, "status", vm->path.status, "agent",
 		vm->path.agent, "agent-mode", vm->agent, "godwit",
-		vm->version, "handover", note);
+		vm->version, "handover", note, "standby",
+		r->has_standby ? r->standby.json : NULL);
 }
 
 static void print_json(const struct row *rows, int n)
@@ -137,17 +141,46 @@ static void cell(char *to, size_t size, const struct row *r, int column)
 	}
 }
 
+/* Phases that are no move's: what they are called, and the peer's part. */
+static const struct {
+	const char *phase, *text, *peer;
+} colo[] = {
+	{ "protecting", "protected", " to " },
+	{ "fenced", "fenced", ", standby " },
+	{ "standby", "standby, which does not run", ", at " },
+	{ "taken over", "taken over", " from " },
+};
+
 static void print_note(const struct gw_note *n)
 {
 	char when[32] = "";
 	time_t t = (time_t)n->time;
 	struct tm tm;
+	int i = 0;
 
 	if (localtime_r(&t, &tm))
 		strftime(when, sizeof(when), "%F %T", &tm);
-	printf("  hand-over: %s, %s%s%s, %s%s%s\n", n->phase, n->role,
-	       *n->peer ? " with " : "", n->peer, when, *n->text ? ": " : "",
-	       n->text);
+	while (i < 4 && strcmp(n->phase, colo[i].phase))
+		i++;
+	if (i < 4)
+		printf("  %s%s%s", colo[i].text, *n->peer ? colo[i].peer : "",
+		       n->peer);
+	else
+		printf("  hand-over: %s, %s%s%s", n->phase, n->role,
+		       *n->peer ? " with " : "", n->peer);
+	printf(", %s%s%s\n", when, *n->text ? ": " : "", n->text);
+}
+
+/* A standby that lives knows more than what it left on record. */
+static void print_more(const struct row *r)
+{
+	char text[256];
+
+	if (r->has_standby)
+		printf("  %s\n",
+		       cli_standby_text(&r->standby, text, sizeof(text)));
+	else if (r->has_note)
+		print_note(&r->note);
 }
 
 static void print_table(const struct row *rows, int n)
@@ -176,8 +209,8 @@ static void print_table(const struct row *rows, int n)
 			else
 				printf("%-*s  ", width[c], text);
 		}
-		if (i >= 0 && rows[i].has_note)
-			print_note(&rows[i].note);
+		if (i >= 0)
+			print_more(&rows[i]);
 	}
 }
 
@@ -201,6 +234,9 @@ static int list(bool json)
 		print_table(rows, n);
 	else if (rows)
 		printf("No VMs are running; 'godwit run' starts one.\n");
+	for (int i = 0; rows && i < n; i++)
+		if (rows[i].has_standby)
+			json_decref(rows[i].standby.json);
 	free(rows);
 	gw_rundir_free(vms, n);
 	return 0;

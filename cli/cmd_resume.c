@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * cmd_resume.c - godwit resume VM: run a VM that an uncertain hand-over left
- * stopped. Says what is known first, and asks.
+ * stopped, or a fence. Says what is known first, and asks.
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -18,6 +18,14 @@
 
 #define TIMEOUT_MS 10000
 
+/* It was protected, and stands: it was fenced, or nobody was left to do that. */
+static void tell_protected(const struct gw_note *n, const char *when)
+{
+	printf("It was protected by the standby at %s. On record since %s: %s.\n",
+	       *n->peer ? n->peer : "an unknown place", when, n->text);
+	printf("If the VM was taken over, it runs there from the last checkpoint, and must not run here: 'godwit list' and 'godwit failover NAME --status' on that host tell.\n");
+}
+
 /* Return: whether it can be run at all. */
 static bool tell_note(const struct gw_vmref *ref)
 {
@@ -32,6 +40,10 @@ static bool tell_note(const struct gw_vmref *ref)
 	}
 	t = (time_t)n.time;
 	strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", localtime(&t));
+	if (!strcmp(n.phase, "fenced") || !strcmp(n.phase, "protecting")) {
+		tell_protected(&n, when);
+		return true;
+	}
 	printf("On record since %s, as %s of a move, peer %s: %s.\n", when,
 	       n.role, n.peer, n.text);
 	/* Its memory was given back when that failed (dest/dest.c). */

@@ -32,7 +32,7 @@ static int cmd_version(int argc, char **argv);
 const struct cli_command cli_commands[] = {
 	{ "run", "NAME [options] -- QEMU-COMMAND...",
 	  "start QEMU so that godwit can move it",
-	  "Shares the VM's RAM, adds the agent and three QMP monitors, and becomes QEMU.\n\n"
+	  "Shares the VM's RAM, adds the agent and four QMP monitors, and becomes QEMU.\n\n"
 	  "  --incoming              wait for a migration ('godwit receive')\n"
 	  "  --memory SIZE           RAM of the VM, instead of QEMU's -m\n"
 	  "  --hugepages             RAM from huge pages of the default size\n"
@@ -83,8 +83,28 @@ const struct cli_command cli_commands[] = {
 	{ "restore", "FILE VM [options]",
 	  "load a stored VM into one started with --incoming",
 	  FILE_HELP VM_HELP "\n" COMMON_HELP, GW_USE_RESTORE, cmd_restore },
+	{ "protect", "VM URI [options]",
+	  "keep a standby ready to take a VM over",
+	  VM_HELP URI_HELP
+	  "\nThe standby at URI is 'godwit standby' on another host. Ctrl-C ends it: the VM goes\n"
+	  "on here, unprotected. A VM whose standby does not answer is stopped, because it\n"
+	  "may have been taken over (exit 8, 'godwit resume'); --no-fence lets it run on.\n\n"
+	  COMMON_HELP, GW_USE_PROTECT, cmd_protect },
+	{ "standby", "URI VM [options]",
+	  "be ready to take a protected VM over",
+	  URI_HELP VM_HELP
+	  "\nVM was started with --incoming. It runs here from the last checkpoint when the\n"
+	  "primary is silent for --timeout, or on 'godwit failover'.\n\n"
+	  COMMON_HELP, GW_USE_STANDBY, cmd_standby },
+	{ "failover", "NAME [--status] [--json]",
+	  "tell the standby on this host to take over",
+	  "NAME is that of a VM that a 'godwit standby' here keeps. A primary that answers\n"
+	  "gives its VM up with a last checkpoint, so that nothing is lost.\n\n"
+	  "  --status                only ask how it stands\n"
+	  "  --json                  a JSON object\n",
+	  0, cmd_failover },
 	{ "resume", "VM [--yes]",
-	  "run a VM that an uncertain hand-over left stopped",
+	  "run a VM that an uncertain hand-over or a fence left stopped",
 	  VM_HELP "\n"
 		  "  -y, --yes               do not ask: the VM runs nowhere else\n",
 	  0, cmd_resume },
@@ -165,7 +185,7 @@ static void help_all(FILE *f)
 	fprintf(f, "godwit %s - moves running QEMU VMs from outside\n\nusage: godwit COMMAND ...\n\n",
 		godwit_version());
 	for (const struct cli_command *c = cli_commands; c->name; c++)
-		fprintf(f, "  %-8s %s\n", c->name, c->summary);
+		fprintf(f, "  %-9s %s\n", c->name, c->summary);
 	fprintf(f, "\n'godwit help COMMAND' has the options, godwit(1) the rest.\n"
 		   "GODWIT_LOG=info (or debug, MODULE=debug) logs to stderr.\n"
 		   "Exit: 0 done, 1 failed, 2 usage, 3 bad input, 4 verification, 5 does not\n"
@@ -174,11 +194,13 @@ static void help_all(FILE *f)
 
 static void help_params(unsigned int use)
 {
-	printf("\nParameters, each --NAME VALUE:\n");
+	printf("\nParameters, each --NAME VALUE (on and off: also --NAME and --no-NAME):\n");
 	for (size_t i = 0; i < gw_nparams; i++)
 		if (gw_params[i].uses & use)
 			printf("  --%-28s%s (%s)\n", gw_params[i].name,
-		       gw_params[i].help, gw_params[i].fallback);
+		       gw_params[i].help,
+			       *gw_params[i].fallback ? gw_params[i].fallback :
+							"none");
 }
 
 static int cmd_help(int argc, char **argv)

@@ -17,8 +17,9 @@
 #include "control/params.h"
 #include "control/stats.h"
 
-#define MAX_OPTIONS 64
+#define MAX_OPTIONS 96
 #define OPT_PARAM   1000 /* + index into gw_params */
+#define OPT_NO	    2000 /* the same: --no-NAME */
 
 #define USE_MONITOR (GW_USE_MIGRATE | GW_USE_RECEIVE)
 
@@ -30,6 +31,15 @@ void cli_json(json_t *j)
 	putchar('\n');
 	fflush(stdout);
 	json_decref(j);
+}
+
+/* "no-fence": what turns parameter @i off. */
+static const char *no_name(int i)
+{
+	static char names[MAX_OPTIONS][32];
+
+	snprintf(names[i], sizeof(names[i]), "no-%s", gw_params[i].name);
+	return names[i];
 }
 
 /* Only what is of use for the command: the rest is an unknown option. */
@@ -48,15 +58,20 @@ static void build_options(struct option *o, unsigned int use)
 	if (use == GW_USE_RECEIVE)
 		o[n++] = (struct option){ "format", required_argument, NULL,
 					  OPT_FORMAT };
-	for (size_t i = 0; i < gw_nparams; i++)
-		if (gw_params[i].uses & use)
-			o[n++] = (struct option){
-				gw_params[i].name,
-				gw_params[i].type == GW_PARAM_BOOL ?
-					optional_argument :
-					required_argument,
-				NULL, OPT_PARAM + (int)i
-			};
+	for (int i = 0; i < (int)gw_nparams; i++) {
+		const struct gw_param *d = &gw_params[i];
+		bool flag = d->type == GW_PARAM_BOOL;
+
+		if (!(d->uses & use))
+			continue;
+		o[n++] = (struct option){ d->name,
+					  flag ? optional_argument :
+						 required_argument,
+					  NULL, OPT_PARAM + i };
+		if (flag)
+			o[n++] = (struct option){ no_name(i), no_argument,
+						  NULL, OPT_NO + i };
+	}
 	o[n] = (struct option){ NULL, 0, NULL, 0 };
 }
 
@@ -121,8 +136,12 @@ static int parse_option(struct cli_operation *o, const char *cmd, int c)
 		r = assign(o, cli_find(cmd)->params, optarg, &err);
 		break;
 	default:
-		d = &gw_params[c - OPT_PARAM];
-		r = gw_param_set(&o->params, d, optarg ? optarg : "on", &err);
+		d = &gw_params[(c - OPT_PARAM) % (OPT_NO - OPT_PARAM)];
+		r = gw_param_set(&o->params, d,
+				 c >= OPT_NO ? "off" :
+				 optarg	     ? optarg :
+					       "on",
+				 &err);
 	}
 	return r ? cli_usage(cmd, "%s", err.msg) : 0;
 }
@@ -131,6 +150,7 @@ int cli_operation_parse(struct cli_operation *o, int argc, char **argv,
 			const char *const names[2])
 {
 	struct option options[MAX_OPTIONS];
+	struct gw_error err = { 0 };
 	int c, r, n = 0;
 
 	memset(o, 0, sizeof(*o));
@@ -149,6 +169,8 @@ int cli_operation_parse(struct cli_operation *o, int argc, char **argv,
 		if (r)
 			return r;
 	}
+	if (gw_params_check(&o->params, &err))
+		return cli_usage(argv[0], "%s", err.msg);
 	for (; optind < argc; optind++) {
 		if (n == 2 || !names[n])
 			return cli_usage(argv[0], "'%s' is one argument too many",
@@ -192,6 +214,9 @@ static void report(struct cli_operation *o, const struct godwit_stats *s,
 		json_object_set_new(j, "event",
 				    json_string(err->code ? "failed" :
 							    "completed"));
+		if (o->took_over)
+			json_object_set_new(j, "took-over",
+					    json_boolean(*o->took_over));
 		cli_json(j);
 		return;
 	}

@@ -22,6 +22,32 @@ void cli_progress_init(struct cli_progress *p, bool json, bool quiet)
 	p->tty = !json && !quiet && isatty(STDERR_FILENO);
 }
 
+/* The VM is protected: the last checkpoint, not the pass. */
+static void format_checkpoint(const struct godwit_stats *s, char *line,
+			      size_t len)
+{
+	char pause[32], size[32], lag[32], rate[32], every[32], flush[32];
+	size_t n;
+
+	gw_format_time(pause, sizeof(pause), s->checkpoint_pause_ns);
+	gw_format_size(size, sizeof(size), s->checkpoint_bytes);
+	gw_format_size(rate, sizeof(rate), s->bandwidth);
+	gw_format_time(every, sizeof(every), s->checkpoint_interval_ns);
+	n = (size_t)snprintf(line, len,
+			     "protected %s checkpoint %-6llu pause %-8s %9s  ",
+			     s->checkpoint_late ? "LATE" : "    ",
+			     (unsigned long long)s->checkpoint, pause, size);
+	if (s->checkpoint_lag_ns)
+		n += (size_t)snprintf(line + n, len - n, "lag %-8s",
+				      gw_format_time(lag, sizeof(lag),
+						     s->checkpoint_lag_ns));
+	else
+		n += (size_t)snprintf(line + n, len - n, "flush %-8s",
+				      gw_format_time(flush, sizeof(flush),
+						     s->checkpoint_flush_ns));
+	snprintf(line + n, len - n, "  at %8s/s  every %s", rate, every);
+}
+
 static void format(const struct godwit_stats *s, char *line, size_t len)
 {
 	char sent[32], rate[32], dirty[32], left[32], eta[32], slow[32] = "";
@@ -61,15 +87,30 @@ static int columns(void)
 		       79;
 }
 
-void cli_progress_show(const struct godwit_stats *s, void *data)
+/* Worth a line of its own off a terminal? A protection lasts: there it is the
+ * first checkpoint, and what changes for the operator. */
+static bool is_news(struct cli_progress *p, const struct godwit_stats *s)
 {
-	struct cli_progress *p = data;
-	bool news = s->status != p->status || s->pass != p->pass;
-	int64_t now = gw_now_ns();
-	char line[256];
+	bool colo = s->status == GODWIT_STATUS_COLO;
+	bool news = s->status != p->status ||
+		    s->checkpoint_late != p->late ||
+		    !s->checkpoint != !p->checkpoint ||
+		    (!colo && s->pass != p->pass);
 
 	p->status = s->status;
 	p->pass = s->pass;
+	p->late = s->checkpoint_late;
+	p->checkpoint = s->checkpoint;
+	return news;
+}
+
+void cli_progress_show(const struct godwit_stats *s, void *data)
+{
+	struct cli_progress *p = data;
+	bool colo = s->status == GODWIT_STATUS_COLO, news = is_news(p, s);
+	int64_t now = gw_now_ns();
+	char line[256];
+
 	if (p->quiet)
 		return;
 	if (p->json) {
@@ -79,11 +120,16 @@ void cli_progress_show(const struct godwit_stats *s, void *data)
 		cli_json(j);
 		return;
 	}
-	/* Off a terminal: news, and otherwise one line a second. */
-	if (!p->tty && !news && now - p->last_ns < GW_NS_PER_S)
+	/* Off a terminal: news, and otherwise a line a second, of a VM that is
+	 * protected a minute. */
+	if (!p->tty && !news &&
+	    now - p->last_ns < (colo ? 60 : 1) * GW_NS_PER_S)
 		return;
 	p->last_ns = now;
-	format(s, line, sizeof(line));
+	if (colo && s->checkpoint)
+		format_checkpoint(s, line, sizeof(line));
+	else
+		format(s, line, sizeof(line));
 	if (p->tty)
 		fprintf(stderr, "\r\033[K%.*s", columns(), line);
 	else
@@ -231,6 +277,22 @@ void cli_summary_saved(const struct godwit_stats *s)
 	printf("\n");
 	pages(s, "written");
 	throttled(s);
+}
+
+void cli_summary_checkpoints(const struct godwit_stats *s)
+{
+	char a[32], b[32], c[32];
+
+	if (!s->checkpoint)
+		return;
+	printf("%llu checkpoints", (unsigned long long)s->checkpoint);
+	if (s->checkpoint_pause_max_ns)
+		printf(", the VM stood for %s (median), %s (p99), %s (at most)",
+		       gw_format_time(a, sizeof(a), s->checkpoint_pause_p50_ns),
+		       gw_format_time(b, sizeof(b), s->checkpoint_pause_p99_ns),
+		       gw_format_time(c, sizeof(c),
+				      s->checkpoint_pause_max_ns));
+	printf("\n");
 }
 
 void cli_summary_sent(const struct godwit_stats *s)

@@ -56,6 +56,13 @@ _godwit_parameters()
 		sed -n 's/^  --\([a-z-]*\) .*/\1/p'
 }
 
+# What turns a parameter of command $1 off.
+_godwit_negations()
+{
+	godwit help "$1" 2>/dev/null | sed -n '/^Parameters/,$p' |
+		sed -n 's/^  --\([a-z-]*\) .*(o[nf]*)$/--no-\1/p'
+}
+
 # Is option $2 of command $1 followed by a word of its own? In the list of
 # options the word stands beside it; a parameter has one unless it is on or off.
 _godwit_takes_value()
@@ -76,6 +83,7 @@ _godwit_value()
 	--agent)	_godwit_reply "preload plugin" "$3" ;;
 	--qmp)		_godwit_reply unix "$3" : ;;
 	--free-page-hint) _godwit_reply "none agent" "$3" ;;
+	--cache | --arbiter) _godwit_files "$3" ;;
 	--tracker)	_godwit_reply "auto pagemap-scan uffd-wp" "$3" ;;
 	--format)	[[ $1 != dump ]] || { _godwit_reply "raw elf" "$3"; return; }
 			_godwit_reply "mapped-ram stream" "$3" ;;
@@ -91,11 +99,11 @@ _godwit_argument()
 	case $1:$2 in
 	help:0)
 		_godwit_reply "$(_godwit_commands)" "$3" ;;
-	migrate:0 | monitor:0 | check:0 | resume:0 | save:0)
+	migrate:0 | monitor:0 | check:0 | resume:0 | save:0 | protect:0)
 		_godwit_reply "$(_godwit_vms)" "$3" ;;
-	receive:1 | restore:1)
+	receive:1 | restore:1 | standby:1 | failover:0)
 		_godwit_reply "$(_godwit_vms true)" "$3" ;;
-	migrate:1 | check:1 | receive:0 | send:1)
+	migrate:1 | check:1 | receive:0 | send:1 | protect:1 | standby:0)
 		# behind the colon only the user knows
 		[[ $3 == *:* ]] ||
 			_godwit_reply "tcp unix fd exec" "$3" : ;;
@@ -130,6 +138,7 @@ _godwit()
 	done
 	case $cur in
 	--*=*)	_godwit_value "$command" "${cur%%=*}" "${cur#*=}" ;;
+	--no-*) _godwit_reply "$(_godwit_negations "$command")" "$cur" ;;
 	-*)	_godwit_reply "$(_godwit_options "$command")" "$cur" ;;
 	*)	if _godwit_takes_value "$command" "$prev"; then
 			_godwit_value "$command" "$prev" "$cur"

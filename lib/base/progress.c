@@ -35,7 +35,8 @@ static uint64_t pages_sent(const struct godwit_stats *s)
 /* Which bytes went while the VM ran, which while it stood. */
 static void split_bytes(struct godwit_stats *s)
 {
-	if (s->status < GODWIT_STATUS_PRE_SWITCHOVER)
+	if (s->status < GODWIT_STATUS_PRE_SWITCHOVER ||
+	    s->status == GODWIT_STATUS_COLO)
 		s->precopy_bytes = s->transferred;
 	else
 		s->downtime_bytes = s->transferred - s->precopy_bytes;

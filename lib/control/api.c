@@ -44,6 +44,7 @@ const char *godwit_status_name(enum godwit_status s)
 		[GODWIT_STATUS_FAILED] = "failed",
 		[GODWIT_STATUS_CANCELLING] = "cancelling",
 		[GODWIT_STATUS_CANCELLED] = "cancelled",
+		[GODWIT_STATUS_COLO] = "colo",
 	};
 
 	return (unsigned int)s < sizeof(name) / sizeof(*name) ? name[s] : "?";

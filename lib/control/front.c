@@ -62,6 +62,7 @@ const struct gw_param *gw_front_own_param(const char *name)
 	int cap = gw_cap_find(name);
 
 	if (!d || !(d->uses & (GW_USE_MIGRATE | GW_USE_RECEIVE)) ||
+	    d->type == GW_PARAM_TEXT || /* nobody here would keep it */
 	    (cap >= 0 && gw_caps[cap].kind == GW_CAP_PARAM))
 		return NULL;
 	for (const struct gw_qmp_param *q = gw_qmp_params; q->qmp; q++)

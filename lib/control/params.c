@@ -110,13 +110,13 @@ const struct gw_param gw_params[] = {
 	  NULL, GW_USE_PROTECT | NOW, "from one checkpoint to the next" },
 	{ "fence-after", GW_PARAM_TIME, AT(fence_after_ns), "0", "0", "1h",
 	  NULL, GW_USE_PROTECT,
-	  "the standby does not answer for so long: stop the VM; 0: 0.6 of its timeout" },
+	  "the standby is silent so long: stop it; 0: 60 % of its timeout" },
 	{ "fence", GW_PARAM_BOOL, AT(fence), "on", NULL, NULL, NULL,
 	  GW_USE_PROTECT,
 	  "stop the VM then; off: it runs on, and may run twice" },
 	{ "hold-network", GW_PARAM_BOOL, AT(hold_network), "off", NULL, NULL,
 	  NULL, GW_USE_PROTECT,
-	  "what the guest sends waits until the standby has the checkpoint" },
+	  "what the guest sends waits until a checkpoint is safe" },
 	{ "timeout", GW_PARAM_TIME, AT(timeout_ns), "1s", "50ms", "1h", NULL,
 	  GW_USE_STANDBY, "take over when the primary is silent for so long" },
 	{ "cache", GW_PARAM_TEXT, AT(cache), "", NULL, NULL, NULL,
@@ -320,11 +320,14 @@ const char *gw_param_text(const struct godwit_params *p,
 
 int gw_params_check(const struct godwit_params *p, struct gw_error *err)
 {
-	if (p->max_cpu_throttle >= p->cpu_throttle_initial)
-		return 0;
-	return gw_fail_as(err, GW_FAULT_USAGE, ERANGE,
-			  "max-cpu-throttle %u is out of range: cpu-throttle-initial (%u) to 99 is possible",
-			  p->max_cpu_throttle, p->cpu_throttle_initial);
+	if (p->max_cpu_throttle < p->cpu_throttle_initial)
+		return gw_fail_as(err, GW_FAULT_USAGE, ERANGE,
+				  "max-cpu-throttle %u is out of range: cpu-throttle-initial (%u) to 99 is possible",
+				  p->max_cpu_throttle, p->cpu_throttle_initial);
+	if (!p->fence && p->fence_after_ns)
+		return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
+				  "fence-after says when the VM is stopped, and fence=off that it is not: leave one of them out");
+	return 0;
 }
 
 int gw_param_assign(struct godwit_params *p, unsigned int use,

@@ -144,6 +144,29 @@ static json_t *hints_json(const struct godwit_stats *s)
 			 (json_int_t)s->hinted_absent);
 }
 
+static json_int_t us(int64_t ns)
+{
+	return (json_int_t)((ns + 500) / 1000);
+}
+
+/* The last checkpoint; times in us: a pause is a few ms. */
+static json_t *colo_json(const struct godwit_stats *s)
+{
+	return json_pack(
+		"{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}",
+		"checkpoint", (json_int_t)s->checkpoint, "pages",
+		(json_int_t)s->checkpoint_pages, "paused-pages",
+		(json_int_t)s->checkpoint_paused_pages, "bytes",
+		(json_int_t)s->checkpoint_bytes, "pause-us",
+		us(s->checkpoint_pause_ns), "pause-p50-us",
+		us(s->checkpoint_pause_p50_ns), "pause-p99-us",
+		us(s->checkpoint_pause_p99_ns), "pause-max-us",
+		us(s->checkpoint_pause_max_ns), "interval-us",
+		us(s->checkpoint_interval_ns), "lag-us",
+		us(s->checkpoint_lag_ns), "flush-us",
+		us(s->checkpoint_flush_ns), "late", s->checkpoint_late);
+}
+
 json_t *gw_stats_json(const struct godwit_stats *s, const struct gw_error *err)
 {
 	json_t *j = json_pack("{s:s, s:I, s:I, s:o}", "status",
@@ -171,6 +194,8 @@ json_t *gw_stats_json(const struct godwit_stats *s, const struct gw_error *err)
 		put(j, "cpu-throttle-percentage", s->cpu_throttle_percentage);
 	if (s->verified)
 		put(j, "verified-pages", s->verified);
+	if (s->checkpoint)
+		json_object_set_new(j, "colo", colo_json(s));
 	if (s->hint_asked)
 		json_object_set_new(j, "free-page-hint", hints_json(s));
 	if (gw_error_is_set(err)) {

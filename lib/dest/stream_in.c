@@ -138,6 +138,14 @@ static int refuse_config(struct gw_stream_in *x, struct gw_error *err)
 	return 0;
 }
 
+/* The stream itself is an ordinary one, but its primary goes on behind it, in a
+ * way that is not godwit's, and would wait for answers to that. */
+static int refuse_colo(struct gw_error *err)
+{
+	return gw_fail_as(err, GW_FAULT_REFUSED, ENOTSUP,
+			  "the source has capability x-colo: it is the primary of QEMU's own COLO, whose checkpoints are not godwit's; switch x-colo off there, or protect its VM with 'godwit protect'");
+}
+
 static int begin(struct gw_stream_in *x, struct gw_error *err)
 {
 	int r;
@@ -259,7 +267,9 @@ static int event(struct gw_stream_in *x, const struct gw_stream_event *ev,
 	case GW_STREAM_CONFIG:
 		return refuse_config(x, err);
 	case GW_STREAM_COMMAND:
-		return gw_stream_rp_command(x, &ev->command, err);
+		return ev->command.id == GW_CMD_ENABLE_COLO ?
+			       refuse_colo(err) :
+			       gw_stream_rp_command(x, &ev->command, err);
 	case GW_STREAM_TABLE:
 		return begin(x, err);
 	case GW_STREAM_PAGE:

@@ -215,12 +215,16 @@ static int read_ram(struct loader *l, struct gw_error *err)
 	return 0;
 }
 
-/* Everything to the end of the file: the sections have no lengths. */
+/* Everything to the end of the file: the sections have no lengths. Behind those
+ * of COLO come checkpoints. */
 static int read_tail(struct loader *l, struct gw_error *err)
 {
 	struct gw_image *img = &l->f->img;
-	uint64_t len = l->in.size - file_offset(l);
+	uint64_t rest = l->in.size - file_offset(l), len = rest;
 
+	img->colo = l->s.colo;
+	if (img->colo && len > GW_MAX_DEVICE_STATE)
+		len = GW_MAX_DEVICE_STATE;
 	if (len > GW_MAX_DEVICE_STATE)
 		return gw_fail_as(err, GW_FAULT_INPUT, EMSGSIZE,
 				  "%llu bytes behind RAM, the limit for device state is %u",
@@ -229,10 +233,14 @@ static int read_tail(struct loader *l, struct gw_error *err)
 	if (!img->tail)
 		return gw_fail(err, ENOMEM, "no memory for %llu bytes of device state",
 			       (unsigned long long)len);
-	img->tail_len = len;
 	gw_read_bytes(&l->r, img->tail, len);
 	if (gw_read_check(&l->r, err))
 		return -err->code;
+	if (img->colo && gw_tail_length(img->tail, len)) {
+		len = gw_tail_length(img->tail, len);
+		img->colo_bytes = rest - len;
+	}
+	img->tail_len = len;
 	img->have_end = l->s.have_end;
 	img->return_path = l->s.return_path;
 	return gw_tail_find_end(img->tail, len, &img->eof, &img->vmdesc,

@@ -44,6 +44,9 @@ struct gw_image {
 	bool have_end;	    /* RAM was ended (background-snapshot: not) */
 	bool return_path;   /* the stream asks for one */
 	bool switchover;    /* SWITCHOVER_START: only QEMU >= 10.0 loads it */
+	bool colo;	    /* what a primary of QEMU's COLO sent: here is its
+			       first migration */
+	uint64_t colo_bytes; /* of checkpoints behind that, which nobody reads */
 	/* the device state: FULL sections, EOF, VMDESC */
 	uint8_t *tail; /* owned; sections begin at 0 */
 	size_t tail_len, eof; /* eof: offset of the EOF byte in tail */

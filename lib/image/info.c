@@ -89,7 +89,8 @@ void gw_image_info(struct gw_image *img, struct gw_image_info *info)
 		info->records.delta += img->pass[i].delta;
 		info->records.nbytes += img->pass[i].nbytes;
 	}
-	info->ram_bytes = img->size - img->base - img->tail_len;
+	info->ram_bytes =
+		img->size - img->base - img->tail_len - img->colo_bytes;
 	info->device_bytes = img->eof;
 	info->vmdesc_bytes = img->tail_len - img->eof;
 	oldest_qemu(img, info);

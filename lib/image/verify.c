@@ -83,7 +83,8 @@ static int devices(struct gw_image_verify *v, struct gw_error *err)
 		gw_error_prefix(err, "%s: device state, from byte %llu",
 				img->path,
 				(unsigned long long)(img->size -
-						     img->tail_len));
+						     img->tail_len -
+						     img->colo_bytes));
 	return r;
 }
 

@@ -96,6 +96,9 @@ static void take_event(struct gw_devstream *d,
 	case GW_STREAM_COMMAND:
 		if (ev->command.id == GW_CMD_PING)
 			take_ping(d, ev->command.ping, r);
+		if (ev->command.id == GW_CMD_ENABLE_COLO)
+			gw_read_fail(r, EPROTO,
+				     "the device stream was made with capability x-colo");
 		break;
 	case GW_STREAM_PAGE:
 		gw_read_skip(r, GW_PAGE_SIZE);

@@ -206,7 +206,7 @@ static const struct {
 	[GW_CMD_POSTCOPY_RUN] = { "POSTCOPY_RUN", -1 },
 	[GW_CMD_POSTCOPY_RAM_DISCARD] = { "POSTCOPY_RAM_DISCARD", -1 },
 	[GW_CMD_PACKAGED] = { "PACKAGED", -1 },
-	[GW_CMD_ENABLE_COLO] = { "ENABLE_COLO", -1 },
+	[GW_CMD_ENABLE_COLO] = { "ENABLE_COLO", 0 },
 	[GW_CMD_POSTCOPY_RESUME] = { "POSTCOPY_RESUME", -1 },
 	[GW_CMD_RECV_BITMAP] = { "RECV_BITMAP", -1 },
 	[GW_CMD_SWITCHOVER_START] = { "SWITCHOVER_START", 0 },
@@ -240,7 +240,7 @@ int gw_command_get(struct gw_reader *r, struct gw_command_record *c)
 		return -r->err.code;
 	if (id > GW_CMD_MAX || commands[id].len < 0)
 		return gw_read_fail(r, ENOTSUP,
-				    "command %u (%s) is not part of a precopy stream: switch postcopy-ram and x-colo off at the source",
+				    "command %u (%s) is not part of a precopy stream: switch postcopy-ram off at the source",
 				    id, gw_command_name(id));
 	if (len != commands[id].len)
 		return gw_read_fail(r, EPROTO,

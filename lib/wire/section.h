@@ -62,8 +62,9 @@ void gw_command_put_ping(struct gw_writer *w, uint32_t value);
 
 /*
  * A command, whole, after the item byte; id and length are checked. Commands
- * of postcopy and COLO are refused by name: what follows them is no precopy
- * stream any more.
+ * of postcopy are refused by name: what follows them is no precopy stream any
+ * more. (ENABLE_COLO comes first of all; behind it is a whole stream, and then
+ * something else. Who reads decides.)
  */
 struct gw_command_record {
 	enum gw_command id;

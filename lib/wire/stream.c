@@ -85,6 +85,8 @@ static int get_item(struct gw_stream *s, struct gw_stream_event *ev)
 			return -s->r->err.code;
 		if (ev->command.id == GW_CMD_OPEN_RETURN_PATH)
 			s->return_path = true;
+		if (ev->command.id == GW_CMD_ENABLE_COLO)
+			s->colo = true;
 		return 0;
 	case GW_ITEM_SECTION_START:
 	case GW_ITEM_SECTION_PART:
@@ -163,6 +165,7 @@ struct gw_stream_mark gw_stream_mark(const struct gw_stream *s)
 		.have_config = s->have_config,
 		.have_end = s->have_end,
 		.return_path = s->return_path,
+		.colo = s->colo,
 		.ram_open = s->ram_open,
 		.in_section = s->in_section,
 		.at_footer = s->at_footer,
@@ -179,6 +182,7 @@ void gw_stream_rewind(struct gw_stream *s, const struct gw_stream_mark *m)
 	s->have_config = m->have_config;
 	s->have_end = m->have_end;
 	s->return_path = m->return_path;
+	s->colo = m->colo;
 	s->ram_open = m->ram_open;
 	s->in_section = m->in_section;
 	s->at_footer = m->at_footer;

@@ -37,6 +37,8 @@ struct gw_stream {
 	bool have_config;
 	bool have_end;	     /* RAM ended with END (background-snapshot: not) */
 	bool return_path;    /* OPEN_RETURN_PATH was seen */
+	bool colo;	     /* ENABLE_COLO: behind this stream the primary of
+				QEMU's COLO goes on in another way */
 	uint32_t ram_id;     /* section id */
 	unsigned int nparts; /* PART sections so far */
 
@@ -84,7 +86,7 @@ int gw_stream_next(struct gw_stream *s,
  * an event began when its bytes were not all there yet, and sets s->r anew.
  */
 struct gw_stream_mark {
-	bool have_config, have_end, return_path, ram_open, in_section;
+	bool have_config, have_end, return_path, colo, ram_open, in_section;
 	bool at_footer;
 	bool have_table;
 	uint32_t ram_id;

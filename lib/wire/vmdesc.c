@@ -381,3 +381,33 @@ int gw_tail_find_end(const void *tail, size_t len, size_t *eof,
 			  "the device state (%zu bytes) does not end with a section footer, EOF and a description of its own length (of at most %u): it is cut short, or something follows it",
 			  len, GW_MAX_VMDESC);
 }
+
+/* Beginnings of a description that are looked into: reading one takes time. */
+#define MAX_TRIES 64
+
+size_t gw_tail_length(const void *tail, size_t len)
+{
+	const uint8_t *b = tail;
+	unsigned int tries = 0;
+
+	for (size_t at = 0; len > END_HEADER && at < len - END_HEADER; at++) {
+		struct gw_tail t;
+		uint32_t n;
+		int r;
+
+		if (!may_be_eof(b, at) || b[at + 1] != GW_ITEM_VMDESCRIPTION ||
+		    b[at + END_HEADER] != '{')
+			continue;
+		n = gw_get_be32(b + at + 2);
+		if (n > GW_MAX_VMDESC || n > len - at - END_HEADER)
+			continue;
+		r = gw_tail_check(&t, tail, at,
+				  (const char *)b + at + END_HEADER, n, NULL);
+		gw_tail_fini(&t);
+		if (!r)
+			return at + END_HEADER + n;
+		if (++tries == MAX_TRIES)
+			break;
+	}
+	return 0;
+}

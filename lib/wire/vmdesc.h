@@ -71,7 +71,14 @@ int gw_tail_find_end(const void *tail, size_t len, size_t *eof,
 		     struct gw_error *err) GW_MUST_CHECK;
 
 /*
- * The same while a tail arrives: do these @len bytes end with a description,
+ * How long is the first complete tail of these @len bytes, with something else
+ * behind it? It has a description, which agrees with its sections; a guest can
+ * put what looks like one into its own device state. 0: there is none.
+ */
+size_t gw_tail_length(const void *tail, size_t len);
+
+/*
+ * The same as gw_tail_find_end() while a tail arrives: do these @len bytes end with a description,
  * by their shape? @nul: offset of the last NUL byte among them. Constant time.
  */
 bool gw_tail_ends(const void *tail, size_t len, size_t nul, size_t *eof);

@@ -17,12 +17,14 @@ import time
 import pytest
 
 import harness
-from harness import (CANCELLED, FAILED, GODWIT, OK, USAGE, Pair,
+from harness import (CANCELLED, FAILED, GODWIT, OK, REFUSED, UNCERTAIN,
+                     USAGE, Pair,
                      assert_one_story, qemu_path, said, wait_until)
 
 TCP = "tcp:127.0.0.1:0"
 COMMANDS = ["run", "list", "check", "migrate", "monitor", "receive", "save", "send",
-            "restore", "resume", "info", "verify", "diff", "convert", "dump",
+            "restore", "protect", "standby", "failover", "resume", "info", "verify", "diff",
+            "convert", "dump",
             "help", "version"]
 SLOW = ["--max-bandwidth", "4M"]  # a minute, if nobody ends it
 
@@ -68,7 +70,8 @@ def test_help_lists_every_command_and_every_exit_code():
 
 
 def test_help_has_every_parameter_of_a_command_with_its_default():
-    for command in "migrate", "receive", "save", "send":
+    for command in ("migrate", "receive", "save", "send", "protect",
+                    "standby"):
         listed = re.search("parameters are (.*)", run(
             command, "a", "tcp:h:1", "--set", "x=1").stderr)[1].split(", ")
         assert len(listed) > 2
@@ -98,6 +101,26 @@ def test_version():
     (["check"], "godwit check: the VM is missing"),
     (["check", "a", "tcp::1", "b"], "'b' is one argument too many"),
     (["check", "--fast", "a"], "unknown option --fast"),
+    (["protect"], "godwit protect: the VM is missing"),
+    (["protect", "a"], "godwit protect: the URI is missing"),
+    (["protect", "a", "tcp::1", "b"], "'b' is one argument too many"),
+    (["protect", "a", "tcp::1", "--timeout", "1s"],
+     "unknown option --timeout"),
+    (["protect", "a", "tcp::1", "--no-interval"],
+     "unknown option --no-interval"),
+    (["protect", "a", "tcp::1", "--no-fence=off"], "--no-fence=off"),
+    (["protect", "a", "tcp::1", "--interval", "0"],
+     "interval 0 is out of range: 1ms to 1h"),
+    (["protect", "a", "tcp::1", "--no-fence", "--fence-after", "1s"],
+     "leave one of them out"),
+    (["standby"], "godwit standby: the URI is missing"),
+    (["standby", "tcp::1"], "godwit standby: the VM is missing"),
+    (["standby", "tcp::1", "a", "--no-fence"], "unknown option --no-fence"),
+    (["standby", "tcp::1", "a", "--set", "interval=1s"],
+     "parameters are handover-timeout"),
+    (["failover"], "godwit failover: the NAME is missing"),
+    (["failover", "a", "b"], "one VM at a time"),
+    (["failover", "--now", "a"], "unknown option --now"),
     (["resume"], "godwit resume: the VM is missing"),
     (["resume", "a", "b"], "one VM at a time"),
     (["resume", "--now", "a"], "unknown option --now"),
@@ -416,3 +439,230 @@ def test_list_shows_the_states_through_a_move_and_resume_acts_on_them(pair):
         f"VM '{a.name}' is in state 'running' now." in g.stdout()
     a.wait_more_ticks(5)
     assert_one_story(a)
+
+
+# --- protect ----------------------------------------------------------------
+
+def standby(env, guest, *options):
+    """Start `godwit standby`; it and where it listens."""
+    g = env.godwit("standby", TCP, guest.name, "--json", *options)
+
+    def listening():
+        assert g.proc.poll() is None, g.stderr()
+        e = [x for x in g.events() if x["event"] == "listening"]
+        return e and e[0]["uri"]
+    return g, wait_until("listening standby", listening)
+
+
+def failover(env, name, *options):
+    return subprocess.run([GODWIT, "failover", name, *options],
+                          env=env.environ, stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, timeout=150)
+
+
+def test_failover_without_a_standby(pair):
+    for options in [], ["--status"]:
+        p = failover(pair.env, pair.b.name, *options)
+        assert p.returncode == FAILED and not p.stdout
+        assert f"no standby of '{pair.b.name}' answers on this host" in \
+            p.stderr
+    p = failover(pair.env, pair.b.name, "--json")
+    assert p.returncode == FAILED
+    assert json.loads(p.stdout)["event"] == "failed"
+    assert pair.env.list()[pair.b.name]["standby"] is None
+    pair.unharmed()
+
+
+def test_a_standby_that_waits_is_listed_and_ends_with_ctrl_c(pair):
+    env, b = pair.env, pair.b
+    rx, at = standby(env, b)
+    answer = json.loads(failover(env, b.name, "--status", "--json").stdout)
+    assert answer["vm"] == b.name and answer["state"] == "listening"
+    assert answer["checkpoint"] == 0
+    p = failover(env, b.name, "--status")
+    assert p.returncode == OK
+    assert p.stdout == f"{b.name}: standby, listening, no checkpoint yet\n"
+    assert env.list()[b.name]["standby"] == answer
+    table = env.godwit("list")
+    assert table.wait() == OK
+    assert re.search("^  standby, listening, no checkpoint yet$",
+                     table.stdout(), re.M), table.stdout()
+    # There is nothing to run.
+    p = failover(env, b.name)
+    assert p.returncode == FAILED and "no checkpoint is complete" in p.stderr
+    assert b.status() == "inmigrate" and rx.proc.poll() is None
+    os.kill(rx.pid, signal.SIGINT)
+    assert rx.wait() == CANCELLED, rx.stderr()
+    assert rx.result()["event"] == "failed"
+    assert rx.result()["took-over"] is False
+    assert not os.path.exists(os.path.join(env.rundir, b.name,
+                                           "standby.sock"))
+    pair.unharmed()
+
+
+def test_a_standby_killed_leaves_word(pair):
+    env, b = pair.env, pair.b
+    rx, _ = standby(env, b)
+    rx.kill()
+    assert env.list()[b.name]["handover"]["phase"] == "standby"
+    assert env.list()[b.name]["standby"] is None
+    table = env.godwit("list")
+    assert table.wait() == OK
+    assert re.search(r"^  standby, which does not run, at tcp:127\.0\.0\.1:\d+,",
+                     table.stdout(), re.M), table.stdout()
+    # Another one may have it.
+    rx, _ = standby(env, b)
+    os.kill(rx.pid, signal.SIGTERM)
+    assert rx.wait() == CANCELLED, rx.stderr()
+    pair.unharmed()
+
+
+def test_a_standby_is_no_destination(pair):
+    rx, at = standby(pair.env, pair.b)
+    tx = pair.env.migrate(pair.a, at)
+    assert tx.wait() == REFUSED, tx.stderr()
+    os.kill(rx.pid, signal.SIGINT)
+    assert rx.wait() == CANCELLED, rx.stderr()
+    rx, at = pair.env.receive(pair.b)
+    tx = pair.env.godwit("protect", pair.a.name, at)
+    assert tx.wait() == REFUSED, tx.stderr()
+    assert rx.wait() != OK
+    pair.unharmed()
+
+
+def test_check_says_whether_it_could_be_protected(pair):
+    for guest, text in ((pair.a, "checkpoints of it can be taken"),
+                        (pair.b, "it can be a standby")):
+        out = json.loads(run("check", guest.name, "--json",
+                             env=pair.env.environ).stdout)
+        said_ = [c for c in out["checks"] if c["check"] == "protect"]
+        assert out["ok"] and [c["text"] for c in said_] == [text]
+    pair.unharmed()
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_protection_on_a_terminal_is_one_line_that_is_rewritten(pair,
+                                                                columns):
+    rx, at = standby(pair.env, pair.b)
+    tx, screen = on_terminal(pair.env, columns, "protect", pair.a.name, at,
+                             "--interval", "50ms")
+    text = read_terminal(screen, lambda t: t.count("checkpoint ") >= 8, 120)
+    table = pair.env.godwit("list")
+    assert table.wait() == OK
+    assert re.search("^  protected to ", table.stdout(), re.M), table.stdout()
+    assert re.search(r"^  standby, protected, checkpoint \d+, .* old$",
+                     table.stdout(), re.M), table.stdout()
+    os.kill(tx.pid, signal.SIGINT)
+    text += read_terminal(screen, lambda t: "unprotected" in t)
+    assert tx.wait(60) == OK and rx.wait() == OK, text + rx.stderr()
+    os.close(screen)
+    progress = text[:text.rindex("\r\x1b[K")]
+    assert "\n" not in progress, repr(progress)
+    lines = progress.split("\r\x1b[K")[1:]
+    assert all(len(line) < columns for line in lines)
+    numbers = [int(m[1]) for line in lines for m in [re.match(
+        r"protected (?:LATE|    ) checkpoint (\d+) +pause [\d.]+ [mu]?s",
+        line)] if m]
+    assert numbers == sorted(numbers) and len(set(numbers)) > 3
+    assert re.search(r"\d+ checkpoints, the VM stood for .* \(median\)", text)
+    assert rx.result()["took-over"] is False
+    # What came before is still in the memory of the one that waited.
+    assert pair.a.running() and pair.b.status() == "inmigrate"
+
+
+def test_protection_as_json(pair):
+    rx, at = standby(pair.env, pair.b)
+    tx = pair.env.godwit("protect", pair.a.name, at, "--json", "--interval",
+                         "20ms")
+    wait_until("checkpoints", lambda: tx.proc.poll() is None and any(
+        e.get("colo", {}).get("checkpoint", 0) >= 20 for e in tx.events()),
+        120)
+    os.kill(tx.pid, signal.SIGINT)
+    assert tx.wait() == OK and rx.wait() == OK, tx.stderr() + rx.stderr()
+    events = tx.events()
+    colo = [e["colo"] for e in events if "colo" in e]
+    assert all(e["status"] == "colo" for e in events
+               if "colo" in e and e["event"] == "progress" and
+               e["status"] not in ("cancelling", "cancelled"))
+    assert [c["checkpoint"] for c in colo] == sorted(
+        c["checkpoint"] for c in colo)
+    last = colo[-1]
+    assert 0 < last["pause-us"] <= last["pause-max-us"]
+    assert last["pause-p50-us"] <= last["pause-p99-us"] <= last["pause-max-us"]
+    assert last["lag-us"] >= last["pause-us"]
+    assert tx.result()["event"] == "completed"
+    what = [e["what"] for e in rx.events() if e["event"] == "standby"]
+    assert what[:2] == ["receiving", "protected"] and what[-1] == "ended"
+    assert rx.result()["took-over"] is False
+    assert pair.a.running() and pair.b.status() == "inmigrate"
+
+
+def protected(pair, *options):
+    """A protected by B; the two godwits."""
+    rx, at = standby(pair.env, pair.b)
+    tx = pair.env.godwit("protect", pair.a.name, at, "--json", *options)
+    wait_until("a checkpoint", lambda: tx.proc.poll() is None and any(
+        e.get("colo", {}).get("checkpoint", 0) >= 3 for e in tx.events()),
+        120)
+    return tx, rx
+
+
+def test_a_fenced_vm_is_listed_and_resumed(pair):
+    """The standby dies: for the primary that is a standby that takes over."""
+    a, env = pair.a, pair.env
+    tx, rx = protected(pair)
+    rx.kill()
+    assert tx.wait() == UNCERTAIN, tx.stderr()
+    assert f"'godwit resume {a.name}' runs it here" in said(tx)
+    assert tx.result()["exit-code"] == UNCERTAIN
+    assert a.status() == "paused"
+    note = env.list()[a.name]["handover"]
+    assert (note["phase"], note["role"]) == ("fenced", "source")
+    table = env.godwit("list")
+    assert table.wait() == OK
+    assert re.search("^  fenced, standby ", table.stdout(), re.M), \
+        table.stdout()
+    g = env.godwit("resume", a.name)
+    assert g.wait() == USAGE
+    assert "It was protected by the standby at " in g.stdout()
+    assert "--yes says that the VM runs nowhere else" in said(g)
+    assert a.status() == "paused"
+    g = env.godwit("resume", "--yes", a.name)
+    assert g.wait() == OK, g.stderr()
+    assert env.list()[a.name]["handover"] is None
+    a.wait_more_ticks(5)
+    assert_one_story(a)
+
+
+def test_failover_takes_over_in_an_orderly_way(pair):
+    a, b, env = pair.a, pair.b, pair.env
+    tx, rx = protected(pair)
+    p = failover(env, b.name)
+    assert (p.returncode, p.stdout) == (OK, f"VM '{b.name}' runs here now\n")
+    assert tx.wait() == OK and rx.wait() == OK, tx.stderr() + rx.stderr()
+    assert tx.result()["status"] == rx.result()["status"] == "completed"
+    assert rx.result()["took-over"] is True
+    what = [e["what"] for e in rx.events() if e["event"] == "standby"]
+    assert what == ["receiving", "protected", "taking over", "running"]
+    b.wait_more_ticks(5)
+    assert_one_story(a, b)
+    assert not a.running() and b.running()
+    table = env.godwit("list")
+    assert table.wait() == OK
+    assert re.search("^  taken over from ", table.stdout(), re.M), \
+        table.stdout()
+    # Nobody keeps it any more.
+    assert failover(env, b.name, "--status").returncode == FAILED
+
+
+def test_interval_changes_what_is_late(pair):
+    """A standby that stands still stretches the interval, and that is said."""
+    tx, rx = protected(pair, "--interval", "20ms", "--fence-after", "900ms")
+    os.kill(rx.pid, signal.SIGSTOP)
+    time.sleep(0.3)
+    os.kill(rx.pid, signal.SIGCONT)
+    wait_until("LATE", lambda: any(e.get("colo", {}).get("late")
+                                   for e in tx.events()), 60)
+    os.kill(tx.pid, signal.SIGINT)
+    assert tx.wait() == OK and rx.wait() == OK, tx.stderr() + rx.stderr()
+    assert pair.a.running()

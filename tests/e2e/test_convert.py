@@ -114,6 +114,34 @@ def test_a_mapped_ram_file_of_qemu_becomes_a_stream(stored):
     os.unlink(theirs)
 
 
+def test_the_first_migration_of_qemus_colo(stored):
+    """A QEMU with x-colo says ENABLE_COLO first of all, which a QEMU without
+    refuses; converted, its VM goes on anywhere. (As a primary QEMU 10.0 ends
+    there; checkpoints behind it are in tests/unit/image_test.c.)"""
+    theirs, ours = stored.path("colo.mig"), stored.path("no-colo.mig")
+    a = stored.env.plain("colo", **BUSY)
+    a.wait_tick(20)
+    a.set("x-colo")
+    a.migrate("exec:cat > " + theirs)
+    info = json.loads(run("info", theirs, "--json").stdout)
+    assert info["colo"] is True and info["bytes"]["colo"] == 0
+    assert any("godwit convert" in line for line in info["loaded-by"])
+    assert not json.loads(run("info", stored.stream, "--json").stdout)["colo"]
+    text = run("info", theirs).stdout.decode()
+    assert re.search("^colo +what a primary of QEMU's COLO sent", text, re.M)
+    run("verify", theirs)
+    with open(theirs, "ab") as f:  # CHECKPOINT_REQUEST, VMSTATE_SEND
+        f.write(bytes([0, 0, 0, 1, 0, 0, 0, 3]))
+    assert json.loads(run("info", theirs, "--json").stdout)["bytes"][
+        "colo"] == 8
+    run("verify", theirs)
+    run("convert", theirs, ours, "--format", "stream")
+    assert not json.loads(run("info", ours, "--json").stdout)["colo"]
+    run("diff", theirs, ours)
+    stored.goes_on("file:" + ours, source=a)
+    a.kill()
+
+
 def test_through_pipes(stored, mapped):
     path = stored.path("piped.mig")
     with open(stored.stream, "rb") as i, open(path, "wb") as o:

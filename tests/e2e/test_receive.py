@@ -349,7 +349,7 @@ def source(home):
     home.ask("migrate-set-capabilities", capabilities=[
         {"capability": c, "state": False}
         for c in ("return-path", "multifd", "x-ignore-shared",
-                  "postcopy-ram")])
+                  "postcopy-ram", "x-colo")])
     home.set(max_bandwidth=200 << 20)
     return home
 
@@ -427,7 +427,9 @@ def test_two_numa_nodes_are_refused_for_their_addresses(nest):
 
 
 @pytest.mark.parametrize("capability, code, message", [
-    ("postcopy-ram", INPUT, "switch postcopy-ram and x-colo off"),
+    ("postcopy-ram", INPUT, "switch postcopy-ram off"),
+    ("x-colo", REFUSED, "the source has capability x-colo: it is the primary "
+     "of QEMU's own COLO, .* switch x-colo off there"),
 ])
 def test_a_source_with_capability(nest, source, inn, capability, code,
                                   message):

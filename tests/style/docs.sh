@@ -92,7 +92,7 @@ sed -n 's/^\*\(--[a-z-]*\).*/\1/p' "$t/parameters" >"$t/man-parameters"
 while read -r command; do
 	"$godwit" help "$command" >"$t/help" ||
 		complain "godwit help $command fails"
-	sed -n '/^Parameters/,$p' "$t/help" | long_options - |
+	sed '1,/^Parameters/d' "$t/help" | long_options - |
 		sort -u >"$t/parameters-of"
 	# lines of options; an example in the text is none
 	sed '/^Parameters/,$d' "$t/help" |
@@ -116,7 +116,13 @@ while read -r command; do
 		       "the completion" "--set of $command"
 	fi
 	cat "$t/options" "$t/parameters-of" >>"$t/all"
+	# what is on or off also has --no-NAME
+	sed -n 's/^--\(.*\) o[nf]*$/--no-\1/p' "$t/defaults-of" >"$t/negations"
+	cat "$t/negations" >>"$t/all"
 	[ "$shell" ] || continue
+	offer "godwit $command --no-" >"$t/offered"
+	differ "$t/negations" "$t/offered" "godwit help $command" \
+	       "the completion" "--no- of $command"
 	cat "$t/options" "$t/parameters-of" >"$t/both"
 	offer "godwit $command --" >"$t/offered"
 	differ "$t/both" "$t/offered" "godwit help $command" \
@@ -128,7 +134,7 @@ differ "$t/parameters-all" "$t/man-parameters" "the help of the commands" \
        "PARAMETERS of the man page" parameters
 
 # Whatever else looks like an option in the two files.
-printf -- '--help\n--version\n' >>"$t/all"
+printf -- '--help\n--version\n--no-\n' >>"$t/all"
 sort -u "$t/all" >"$t/known"
 for file in "$man" "$completion"; do
 	for option in $(long_options "$file" | sort -u | comm -23 - "$t/known")

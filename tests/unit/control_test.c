@@ -56,6 +56,54 @@ static void assignments_are_checked(void)
 	refuse("max-passes=1.5", "is not a whole number");
 	refuse("colour=blue", "parameters are max-bandwidth");
 	refuse("verify", "is not PARAMETER=VALUE");
+	refuse("cache=x", "is not PARAMETER=VALUE"); /* a standby's */
+}
+
+/* A text is any, also none, and stays where the caller has it. */
+static void texts_are_the_callers(void)
+{
+	static const char set[] = "arbiter=/bin/lease --of 'vm 1'=x";
+	const struct gw_param *d = gw_param_find("arbiter");
+	struct gw_error err = { 0 };
+	struct godwit_params p;
+	char buf[64], text[100];
+
+	godwit_params_init(&p);
+	CHECK(!strcmp(p.arbiter, "") && !strcmp(p.cache, ""));
+	CHECK_OK(gw_param_assign(&p, GW_USE_PROTECT, set, &err), &err);
+	CHECK(p.arbiter == set + strlen("arbiter="));
+	CHECK(!strcmp(gw_param_text(&p, d, buf), p.arbiter));
+	CHECK(gw_param_number(&p, d) == 0);
+	CHECK(gw_param_assign(&p, GW_USE_PROTECT, "cache=/x", &err) < 0);
+	CHECK_OK(gw_param_assign(&p, GW_USE_STANDBY, "cache=/x", &err), &err);
+	memset(text, 'x', sizeof(text));
+	text[sizeof(text) - 1] = '\0';
+	CHECK_OK(gw_param_set(&p, d, text, &err), &err);
+	CHECK(strlen(gw_param_text(&p, d, buf)) == sizeof(buf) - 1);
+	CHECK_OK(gw_param_set(&p, d, "", &err), &err);
+	CHECK(!*p.arbiter);
+}
+
+static void what_fences_is_checked(void)
+{
+	struct gw_error err = { 0 };
+	struct godwit_params p;
+
+	godwit_params_init(&p);
+	CHECK(p.fence && p.interval_ns == 100 * GW_NS_PER_MS &&
+	      p.timeout_ns == GW_NS_PER_S && !p.fence_after_ns);
+	CHECK_OK(gw_param_assign(&p, GW_USE_PROTECT, "fence-after=300ms", &err),
+		 &err);
+	CHECK_OK(gw_params_check(&p, &err), &err);
+	CHECK_OK(gw_param_assign(&p, GW_USE_PROTECT, "fence=off", &err), &err);
+	CHECK(gw_params_check(&p, &err) == -EINVAL);
+	CHECK(err.fault == GW_FAULT_USAGE && strstr(err.msg, "fence-after"));
+	p.fence_after_ns = 0;
+	CHECK_OK(gw_params_check(&p, &err), &err);
+	CHECK(gw_param_assign(&p, GW_USE_PROTECT, "interval=0", &err) ==
+	      -ERANGE);
+	CHECK(gw_param_assign(&p, GW_USE_STANDBY, "timeout=10ms", &err) ==
+	      -ERANGE);
 }
 
 static struct godwit_params limits(int64_t downtime_ms)
@@ -436,6 +484,31 @@ static void statistics_have_qemus_names(void)
 	json_decref(j);
 }
 
+static void checkpoints_have_their_own_object(void)
+{
+	struct godwit_stats s = { .status = GODWIT_STATUS_COLO };
+	json_t *j = gw_stats_json(&s, NULL);
+	json_int_t n = 0, pause = 0, lag = 0;
+	const char *status = "";
+	int late = 0;
+
+	CHECK(!json_unpack(j, "{s:s}", "status", &status) &&
+	      !strcmp(status, "colo"));
+	CHECK(!json_object_get(j, "colo")); /* the first copy goes on */
+	json_decref(j);
+	s.checkpoint = 12;
+	s.checkpoint_pause_ns = 3200400;
+	s.checkpoint_lag_ns = 1600;
+	s.checkpoint_late = true;
+	j = gw_stats_json(&s, NULL);
+	CHECK(!json_unpack(j, "{s:{s:I, s:I, s:I, s:b}}", "colo", "checkpoint",
+			   &n, "pause-us", &pause, "lag-us", &lag, "late",
+			   &late));
+	CHECK(n == 12 && pause == 3200 && lag == 2 && late);
+	CHECK(json_object_size(json_object_get(j, "colo")) == 12);
+	json_decref(j);
+}
+
 /* --- free page hints ------------------------------------------------------- */
 
 static uint32_t told;
@@ -516,6 +589,8 @@ int main(void)
 {
 	RUN(every_default_is_valid);
 	RUN(assignments_are_checked);
+	RUN(texts_are_the_callers);
+	RUN(what_fences_is_checked);
 	RUN(a_calm_guest_converges);
 	RUN(a_steady_guest_switches_at_once);
 	RUN(a_busy_guest_is_given_up);
@@ -530,6 +605,7 @@ int main(void)
 	RUN(the_limiter_asks_for_the_time);
 	RUN(the_limiter_follows_another_rate_at_once);
 	RUN(statistics_have_qemus_names);
+	RUN(checkpoints_have_their_own_object);
 	RUN(an_embedder_gives_hints);
 	return test_done();
 }

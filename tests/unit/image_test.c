@@ -49,6 +49,7 @@ struct file {
 	uint64_t pos;
 	uint64_t tail; /* where device state begins */
 	uint64_t eof;  /* behind EOF: a stream may end there, too */
+	bool colo;     /* ENABLE_COLO instead of a return path */
 	struct gw_writer w;
 	struct gw_ram_encoder e;
 	char path[32];
@@ -216,8 +217,10 @@ static void put_head(struct file *f, bool mapped, bool ignore_shared)
 	strcpy(ram.idstr, "ram");
 	gw_stream_put_header(&f->w);
 	gw_configuration_put(&f->w, &c);
-	if (!mapped)
+	if (!mapped && !f->colo)
 		gw_command_put(&f->w, GW_CMD_OPEN_RETURN_PATH);
+	if (f->colo)
+		gw_command_put(&f->w, GW_CMD_ENABLE_COLO);
 	gw_section_put_long(&f->w, GW_ITEM_SECTION_START, &ram);
 	gw_ram_put_total(&f->w, lengths[0] + lengths[1]);
 }
@@ -265,11 +268,33 @@ static void put_changes(struct file *f)
 	put_end(f);
 }
 
-static void make_stream(struct file *f, uint64_t base)
+/*
+ * What a primary of QEMU's COLO says at a checkpoint: CHECKPOINT_REQUEST,
+ * VMSTATE_SEND, changed pages in an END without START, EOF, VMSTATE_SIZE and
+ * so many bytes of device state (FORMAT.md, section 7).
+ */
+static void put_checkpoint(struct file *f)
+{
+	uint8_t p[4096] = "page of a checkpoint";
+
+	gw_write_be32(&f->w, 1);
+	gw_write_be32(&f->w, 3);
+	gw_section_put_short(&f->w, GW_ITEM_SECTION_END, 2);
+	f->e = (struct gw_ram_encoder){ 0 };
+	gw_ram_put_page(&f->w, &f->e, names[0], 4096, p);
+	put_end(f);
+	gw_write_u8(&f->w, GW_ITEM_EOF);
+	gw_write_be32(&f->w, 4);
+	gw_write_be64(&f->w, 100);
+	put_device(f, 9, "dma", 1, 1, 75, 0x33);
+	gw_write_u8(&f->w, GW_ITEM_EOF);
+	flush(f);
+}
+
+static void put_stream(struct file *f)
 {
 	memset(model, 0, sizeof(model));
 	memset(seen, 0, sizeof(seen));
-	new_file(f, base);
 	put_head(f, false, false);
 	for (int b = 0; b < NBLOCKS; b++)
 		gw_ram_put_entry(&f->w, names[b], lengths[b], NULL);
@@ -280,6 +305,19 @@ static void make_stream(struct file *f, uint64_t base)
 	gw_section_put_short(&f->w, GW_ITEM_SECTION_END, 2);
 	put_end(f);
 	put_tail(f, 0x22);
+}
+
+static void make_stream(struct file *f, uint64_t base)
+{
+	new_file(f, base);
+	put_stream(f);
+}
+
+static void make_colo(struct file *f)
+{
+	new_file(f, 0);
+	f->colo = true;
+	put_stream(f);
 }
 
 /* --- a mapped-ram file -------------------------------------------------- */
@@ -473,6 +511,63 @@ static void stream_sections_are_counted(void)
 	CHECK(info.ram_bytes + info.device_bytes + info.vmdesc_bytes == f.pos);
 	gw_image_info_fini(&info);
 	gw_image_close(img);
+	close(f.fd);
+}
+
+/* The first migration of it is read; its checkpoints are not mixed in. */
+static void what_a_colo_primary_sent_is_recognised(void)
+{
+	static struct gw_image_info info;
+	struct gw_error err = { 0 };
+	struct gw_image *img;
+	uint64_t first;
+	struct file f;
+
+	for (int checkpoints = 0; checkpoints < 3; checkpoints++) {
+		make_colo(&f);
+		first = f.pos;
+		for (int i = 0; i < checkpoints; i++)
+			put_checkpoint(&f);
+		img = open_ok(f.path);
+		REQUIRE(img);
+		CHECK(img->colo && img->have_end && !img->return_path);
+		CHECK(img->colo_bytes == f.pos - first);
+		CHECK(img->tail_len == first - f.tail &&
+		      img->vmdesc_len == sizeof(json) - 1);
+		check_states(img, false);
+		check_same(img);
+		CHECK_OK(verify(img, 2, &err), &err);
+		gw_image_info(img, &info);
+		CHECK(!*info.trouble && !*info.device_trouble);
+		CHECK(info.ram_bytes + info.device_bytes + info.vmdesc_bytes ==
+		      first);
+		gw_image_info_fini(&info);
+		gw_image_close(img);
+		close(f.fd);
+	}
+}
+
+/* Without the command all of it is device state; with it the first migration
+ * has to be whole. */
+static void only_with_its_command_it_is_colo(void)
+{
+	struct gw_error err = { 0 };
+	struct gw_image *img;
+	struct file f;
+
+	make_stream(&f, 0);
+	put_checkpoint(&f);
+	img = open_ok(f.path); /* one that ends with EOF has no description */
+	REQUIRE(img);
+	CHECK(!img->colo && !img->colo_bytes && !img->vmdesc);
+	CHECK(img->tail_len == f.pos - f.tail);
+	gw_image_close(img);
+	close(f.fd);
+	make_colo(&f);
+	CHECK(!ftruncate(f.fd, (off_t)f.pos - 1));
+	err.code = 0;
+	CHECK(!gw_image_open(f.path, NULL, &err));
+	CHECK(err.fault == GW_FAULT_INPUT && strstr(err.msg, "cut short"));
 	close(f.fd);
 }
 
@@ -1135,6 +1230,8 @@ int main(void)
 	RUN(runs_of_bits_are_what_they_are);
 	RUN(stream_reads_as_its_last_records_say);
 	RUN(stream_sections_are_counted);
+	RUN(what_a_colo_primary_sent_is_recognised);
+	RUN(only_with_its_command_it_is_colo);
 	RUN(mapped_file_reads_as_the_model);
 	RUN(streams_begin_anywhere);
 	RUN(libvirt_saves_are_read);

@@ -99,7 +99,9 @@ static void some_parameters_change_while_it_runs(void)
 	CHECK(!godwit_op_set(op, "cpu-throttle-initial", "40", &err));
 	for (size_t i = 0; i < gw_nparams; i++)
 		n += !!(gw_params[i].uses & GW_USE_NOW);
-	CHECK(n == 8);
+	CHECK(n == 9);
+	CHECK(!godwit_op_set(op, "interval", "20ms", &err));
+	CHECK(godwit_op_set(op, "timeout", "2s", &err) == -EBUSY);
 	godwit_op_free(op);
 }
 

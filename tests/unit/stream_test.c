@@ -371,9 +371,11 @@ static void commands_are_checked(void)
 		gw_command_put(&w, (enum gw_command)id);
 		gw_write_u8(&w, GW_ITEM_EOF);
 		if (id == GW_CMD_OPEN_RETURN_PATH ||
-		    id == GW_CMD_SWITCHOVER_START) {
+		    id == GW_CMD_SWITCHOVER_START ||
+		    id == GW_CMD_ENABLE_COLO) {
 			reread();
 			CHECK(!strcmp(drain(), ""));
+			CHECK(s.colo == (id == GW_CMD_ENABLE_COLO));
 		} else if (id == GW_CMD_PING) {
 			stream_says("command 2 (PING) has 0 bytes instead of 4");
 		} else {

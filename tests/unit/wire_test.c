@@ -257,6 +257,8 @@ static void commands_are_checked(void)
 	CHECK(command_code(GW_CMD_SWITCHOVER_START, 1) == EPROTO);
 	CHECK(command_code(0, 0) == ENOTSUP);
 	CHECK(command_code(7, 4) == ENOTSUP); /* PACKAGED: postcopy */
+	CHECK(command_code(GW_CMD_ENABLE_COLO, 0) == 0);
+	CHECK(command_code(GW_CMD_ENABLE_COLO, 4) == EPROTO);
 	CHECK(command_code(12, 0) == ENOTSUP);
 }
 
