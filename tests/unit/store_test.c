@@ -702,11 +702,15 @@ static void refused(const char *name, const char *machine, struct gw_ram *ram,
 static void another_vm_is_refused(void)
 {
 	struct script c = { .base = test_rand(&seed) };
+	struct gw_ram none = { 0 };
+	struct gw_error err = { 0 };
 	struct gw_store *s;
 
 	ram_init(&c.ram, false);
 	image_init(&c.image);
 	make_file(&c, false);
+	CHECK(!open_as(path, "vm1", "pc", &none, &err));
+	CHECK(strstr(err.msg, "no RAM"));
 	refused("vm2", "pc", &c.ram, "cache of VM 'vm1'");
 	refused("vm1", "q35", &c.ram, "'pc', not a 'q35'");
 	c.ram.block[0].used_length += GW_PAGE_SIZE;
