@@ -229,6 +229,9 @@ static int describe(struct gw_store *s, const struct gw_store_config *c,
 {
 	struct gw_store_head *h = &s->head;
 
+	if (!c->ram->nblocks)
+		return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
+				  "VM '%s' has no RAM to protect", c->name);
 	if (strlen(c->name) > GW_STORE_NAME_MAX ||
 	    strlen(c->machine) > GW_STORE_NAME_MAX)
 		return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,

@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* copy.c - see copy.h. */
+/*
+ * copy.c - see copy.h. Stores past the caches save reading the destination
+ * first. On an EPYC (Zen 5), memory far larger than its caches, best of 7: one
+ * page after the other 17.7 GB/s with any of them and 16.5 with memcpy(); two
+ * copies of each page 11.3 (avx512, avx2), 10.5 (sse2) and 9.1; one page in
+ * ten, one copy, 9.4, 11.4, 8.9 and 9.5, two copies 6.2, 6.4, 5.6 and 5.2.
+ */
 #include "page/copy.h"
 
 #include <string.h>

@@ -512,7 +512,7 @@ def test_list_shows_both(env):
     p = Protected(env, a, b)
     p.wait(5)
     vms = env.list()
-    assert vms[a.name]["handover"]["phase"] == "protected", vms
+    assert vms[a.name]["handover"]["phase"] == "protecting", vms
     assert vms[b.name]["handover"]["phase"] == "standby", vms
     f = env.godwit("failover", b.name, "--status")
     assert f.wait() == OK, f.stderr()

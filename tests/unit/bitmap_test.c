@@ -236,6 +236,46 @@ static void ranges_move_and_sets_subtract(void)
 	model_fini(&b);
 }
 
+static uint64_t model_word(const struct model *m, uint64_t w)
+{
+	uint64_t v = 0;
+
+	for (uint64_t i = w * 64; i < m->n && i < w * 64 + 64; i++)
+		v |= (uint64_t)m->bit[i] << (i % 64);
+	return v;
+}
+
+static void words_are_those_of_the_bits(void)
+{
+	struct model m;
+
+	model_init(&m, 40007);
+	for (int i = 0; i < 400; i++) {
+		uint64_t words = gw_bitmap_words(&m.b), v = 0;
+		uint64_t w = pick(words + 1), end = w + pick(words - w + 1);
+		uint64_t at = w, want = w;
+
+		change(&m);
+		while (want < end && !(v = model_word(&m, want)))
+			want++;
+		CHECK(gw_bitmap_next_word(&m.b, &at, end) == v && at == want);
+		w = pick(words - 1);
+		v = test_rand(&seed) & test_rand(&seed);
+		if (pick(2)) {
+			gw_bitmap_set_word(&m.b, w, v);
+			v |= model_word(&m, w);
+		} else {
+			gw_bitmap_clear_word(&m.b, w);
+			v = 0;
+		}
+		CHECK(gw_bitmap_word(&m.b, w) == v);
+		for (uint64_t k = 0; k < 64; k++)
+			m.bit[w * 64 + k] = v >> k & 1;
+		CHECK(model_equal(&m));
+	}
+	model_fini(&m);
+}
+
 /* --- threads ----------------------------------------------------------- */
 
 #define SETTERS 3
@@ -465,6 +505,7 @@ int main(void)
 	RUN(runs_visit_every_bit_once);
 	RUN(move_is_or_and_clear);
 	RUN(ranges_move_and_sets_subtract);
+	RUN(words_are_those_of_the_bits);
 	RUN(no_bit_is_lost_or_taken_twice);
 	RUN(no_bit_is_lost_by_moving);
 	RUN(summary_survives_races);
