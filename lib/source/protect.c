@@ -268,7 +268,7 @@ static int speculate_at(struct gw_source *s, int64_t due_ns,
 	int64_t t0 = gw_now_ns();
 
 	if (r || p->failover ||
-	    t0 - s->last_scan_ns < GW_SOURCE_SCAN_PERIOD_NS)
+	    t0 - s->last_scan_ns < GW_SOURCE_SCAN_PERIOD_NS / 2)
 		return r;
 	r = gw_source_pass_scan(s, err);
 	p->nspeculated += s->now->remaining >> GW_PAGE_BITS;
@@ -276,6 +276,17 @@ static int speculate_at(struct gw_source *s, int64_t due_ns,
 		r = pass(s, err);
 	p->speculate_ns = gw_now_ns() - t0;
 	return r;
+}
+
+/* So long before the stop that it is over when that is due, if the last one
+ * was as long. */
+static int64_t ahead(const struct gw_protect *p, int64_t interval)
+{
+	int64_t most = interval - GW_SOURCE_SCAN_PERIOD_NS;
+
+	if (most > interval / 2)
+		most = interval / 2;
+	return p->speculate_ns < most ? p->speculate_ns : most;
 }
 
 /*
@@ -286,17 +297,15 @@ static int speculate_at(struct gw_source *s, int64_t due_ns,
  */
 static int turn(struct gw_source *s, struct gw_error *err)
 {
-	int64_t interval = GW_LIVE(s->c.params->interval_ns), before;
+	int64_t interval = GW_LIVE(s->c.params->interval_ns);
 	struct gw_protect *p = s->protect;
 	int64_t due = p->taken_ns ? p->taken_ns + interval : gw_now_ns();
 	int r = 0;
 
-	before = p->speculate_ns < interval / 2 ? p->speculate_ns :
-						  interval / 2;
 	if (interval >= LONG_INTERVAL * GW_SOURCE_SCAN_PERIOD_NS)
 		r = speculate_at(s, due - interval / 2, err);
 	if (!r && interval >= GW_SOURCE_SCAN_PERIOD_NS)
-		r = speculate_at(s, due - before, err);
+		r = speculate_at(s, due - ahead(p, interval), err);
 	if (!r)
 		r = wait_until(s, due, err);
 	if (r)
