@@ -38,6 +38,7 @@ struct standby {
 	uint32_t timeout_ms;
 	uint64_t npages, fail_at, die_at; /* a commit; 0: none */
 	bool took;
+	unsigned int wrong; /* checkpoints; or nothing could be decided */
 	/* atomic */
 	uint64_t commits;
 	enum gw_dest_kept kept;
@@ -120,9 +121,12 @@ static int s_commit(void *arg, const struct gw_checkpoint *c, const void *base,
 	struct standby *b = arg;
 	struct gw_error why = { 0 };
 
-	CHECK(c->seq == b->commits + 1);
-	CHECK_OK(load(b, c, base, part, &why), &why);
-	CHECK(c->pause_ns > 0 && c->npages >= c->paused_pages);
+	if (load(b, c, base, part, &why) || c->seq != b->commits + 1 ||
+	    c->pause_ns <= 0 || c->npages < c->paused_pages) {
+		printf("checkpoint %" PRIu64 " is wrong: %s\n", c->seq,
+		       why.msg);
+		b->wrong++;
+	}
 	__atomic_store_n(&b->commits, c->seq, __ATOMIC_RELAXED);
 	*flush_ns = 4711;
 	if (c->seq == b->die_at)
@@ -150,7 +154,7 @@ static void take_over(struct standby *b)
 
 	while (r == -EAGAIN && poll(&p, 1, 60000) == 1)
 		r = gw_lease_take(b->lease);
-	CHECK(r != -EAGAIN);
+	b->wrong += r == -EAGAIN;
 	b->took = !r;
 }
 
@@ -299,6 +303,7 @@ static void pair_join(struct pair *p)
 
 static void pair_fini(struct pair *p)
 {
+	CHECK(!p->b.wrong);
 	gw_lease_grantor_free(p->b.lease);
 	gw_vm_close(p->a.vm);
 	gw_vm_close(p->b.vm);
@@ -547,7 +552,8 @@ static void cancelled_at_any_time(void)
 		check_stayed(&p, p.a.r ? GW_FAULT_CANCELLED : GW_FAULT_NONE);
 		/* before the first there was nothing to end in order */
 		CHECK(!p.a.r || p.b.commits <= 1);
-		CHECK(p.a.progress.now.status == GODWIT_STATUS_CANCELLED);
+		CHECK(!p.a.chan || p.a.progress.now.status ==
+					   GODWIT_STATUS_CANCELLED);
 		pair_fini(&p);
 	}
 }
