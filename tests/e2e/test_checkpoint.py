@@ -145,9 +145,10 @@ def test_a_vm_that_its_user_paused_stays_paused(env, version, extra):
     probe("begin")
     probe("take 2 1")
     a.ask("stop")
-    before = a.ticks()[-1].n
+    # After a whole stream 7.2 says of a VM that rested that it was moved.
+    resting = ("paused", "postmigrate") if version == "7.2" else ("paused",)
     probe("take 3 20")
-    assert a.status() == "paused"
+    assert a.status() in resting
     a.ask("cont")
     a.wait_more_ticks(5)
     probe("take 1 1")
@@ -155,7 +156,7 @@ def test_a_vm_that_its_user_paused_stays_paused(env, version, extra):
     before = a.ticks()[-1].n
     probe("take 3 1")
     probe("end run")
-    assert a.status() == "paused"
+    assert a.status() in resting
     a.ask("cont")
     a.wait_more_ticks(5)
     assert_one_story(a)

@@ -19,7 +19,7 @@
 #define FIRST_KEPT_FD	100 /* wrapper scripts use small numbers */
 #define CLAIM_TRIES	20
 #define CLAIM_PAUSE_NS	(20 * 1000 * 1000)
-#define LONGEST_FILE	"status.sock"
+#define LONGEST_FILE	"standby.sock"
 
 /* --- names and paths ----------------------------------------------------- */
 
