@@ -14,7 +14,7 @@
 
 #define END_TIMEOUT_MS 20000
 
-/* --- begin ----------------------------------------------------------------- */
+/* --- begin --------------------------------------------------------------- */
 
 /* In the reverse order, after an error too. */
 static void take_down(struct gw_qemu *q)
@@ -70,7 +70,7 @@ static int op_lease(struct gw_vm *vm, int64_t until_ns, struct gw_error *err)
 	return gw_fence_lease(gw_qemu_of(vm), until_ns, err);
 }
 
-/* --- one checkpoint -------------------------------------------------------- */
+/* --- one checkpoint ------------------------------------------------------ */
 
 /* When did it stop, did it run, and was the guest reset? */
 static int take_events(struct gw_qemu *q, struct gw_error *err)
@@ -162,7 +162,7 @@ static int op_release(struct gw_vm *vm, struct gw_error *err)
 	return q->held ? gw_hold_release(q->qmp, q->held, err) : 0;
 }
 
-/* --- the end --------------------------------------------------------------- */
+/* --- the end ------------------------------------------------------------- */
 
 static int ended(struct gw_qemu *q, struct gw_error *err)
 {

@@ -27,7 +27,7 @@
 /* After a reset the firmware writes its tables, which are ROM. */
 #define FIRMWARE_NS	  (10 * GW_NS_PER_S)
 
-/* --- what is not RAM ------------------------------------------------------- */
+/* --- what is not RAM ----------------------------------------------------- */
 
 static bool ends_with(const char *s, const char *end)
 {
@@ -55,7 +55,7 @@ static bool only_roms(struct gw_qemu *q, const struct gw_ram_table *t)
 	return true;
 }
 
-/* --- the file that QEMU writes to ------------------------------------------ */
+/* --- the file that QEMU writes to ---------------------------------------- */
 
 static void remove_fdset(struct gw_qemu *q, json_int_t id)
 {
@@ -157,7 +157,7 @@ void gw_qemu_state_close(struct gw_qemu *q)
 	gw_qemu_state_fini(q);
 }
 
-/* --- FULL ------------------------------------------------------------------ */
+/* --- FULL ---------------------------------------------------------------- */
 
 static bool wants_full(const struct gw_qemu_state *s)
 {
@@ -262,7 +262,7 @@ static int end_full(struct gw_qemu *q, bool ran, struct gw_vm_state *out,
 	return r;
 }
 
-/* --- SMALL ----------------------------------------------------------------- */
+/* --- SMALL --------------------------------------------------------------- */
 
 static int begin_small(struct gw_qemu *q, struct gw_error *err)
 {
@@ -380,7 +380,7 @@ static int end_small(struct gw_qemu *q, struct gw_vm_state *out,
 	return 0;
 }
 
-/* --- either ---------------------------------------------------------------- */
+/* --- either -------------------------------------------------------------- */
 
 int gw_qemu_state_begin(struct gw_qemu *q, struct gw_error *err)
 {

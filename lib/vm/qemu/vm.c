@@ -172,7 +172,7 @@ void gw_qemu_init(struct gw_qemu *q)
 	q->agent = NULL;
 	q->old_capabilities = q->old_parameters = NULL;
 	q->pidfd = q->dev_fd = q->guardian = -1;
-	q->fence.fd = q->state.mem = q->state.fd = -1;
+	q->state.mem = q->state.fd = -1;
 	q->loading = q->saving = q->committed = false;
 	gw_ram_init(&q->vm.ram);
 	gw_devstream_init(&q->stream);
@@ -262,6 +262,7 @@ static void op_close(struct gw_vm *vm)
 	gw_qemu_disconnect(q);
 	if (q->move_lock >= 0)
 		close(q->move_lock);
+	pthread_mutex_destroy(&q->fence.lock);
 	pthread_cond_destroy(&q->more);
 	pthread_mutex_destroy(&q->lock);
 	free(q);
@@ -330,6 +331,7 @@ struct gw_vm *gw_qemu_open(const struct gw_vmref *ref,
 	q->move_lock = -1;
 	pthread_mutex_init(&q->lock, NULL);
 	pthread_cond_init(&q->more, NULL);
+	gw_fence_init(q);
 	gw_qemu_init(q);
 	if (attach(q, err)) {
 		op_close(&q->vm);
