@@ -58,15 +58,19 @@ int gw_source_protect_setup(struct gw_source *s, struct gw_error *err)
 
 	if (!s->protect->ops)
 		return gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
-				  "'%s' cannot be protected: no checkpoints are taken of a VM in %s",
+				  "'%s' cannot be protected: no checkpoints "
+				  "are taken of a VM in %s",
 				  vm->info.name, vm->info.vmm);
 	if (strcmp(params->disks, "none"))
 		return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
-				  "disks=%s: a standby has no copy of a disk that follows; 'protect' needs storage that both hosts share",
+				  "disks=%s: a standby has no copy of a disk "
+				  "that follows; 'protect' needs storage that "
+				  "both hosts share",
 				  params->disks);
 	if (params->verify)
-		return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
-				  "verify: checkpoints are not compared; leave it out");
+		return gw_fail_as(
+			err, GW_FAULT_USAGE, EINVAL,
+			"verify: checkpoints are not compared; leave it out");
 	return gw_join_possible(s->c.uri ? s->c.uri : "", "a lease", err);
 }
 
@@ -78,10 +82,12 @@ static int fence_after(struct gw_source *s, struct gw_error *err)
 	p->fence_ns = asked ? asked : p->timeout_ns / 100 * FENCE_PERCENT;
 	if (p->fence_ns < p->timeout_ns)
 		return 0;
-	return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
-			  "fence-after of %lld ms is not before the standby takes over (timeout of %lld ms there): lower the one or raise the other",
-			  (long long)(asked / GW_NS_PER_MS),
-			  (long long)(p->timeout_ns / GW_NS_PER_MS));
+	return gw_fail_as(
+		err, GW_FAULT_USAGE, EINVAL,
+		"fence-after of %lld ms is not before the standby takes over "
+		"(timeout of %lld ms there): lower the one or raise the other",
+		(long long)(asked / GW_NS_PER_MS),
+		(long long)(p->timeout_ns / GW_NS_PER_MS));
 }
 
 /* The lease's thread: the VM may run until @until_ns. */
@@ -179,8 +185,7 @@ void gw_protect_rest(struct gw_source *s, int64_t ns)
 }
 
 /* The standby may want to take over before @due_ns: then that is now. */
-static int wait_until(struct gw_source *s, int64_t due_ns,
-		      struct gw_error *err)
+static int wait_until(struct gw_source *s, int64_t due_ns, struct gw_error *err)
 {
 	int r = s->to->check(s, err);
 
@@ -311,8 +316,8 @@ static int turn(struct gw_source *s, struct gw_error *err)
 	if (r)
 		return r;
 	/* A first one has to be there before there can be a last one. */
-	return p->failover && p->acked ? gw_protect_hand_over(s, err) :
-					 gw_protect_checkpoint(s, false, err);
+	return p->failover && p->acked ? gw_protect_hand_over(s, err)
+				       : gw_protect_checkpoint(s, false, err);
 }
 
 int gw_source_protect(struct gw_source *s, bool *undo, struct gw_error *err)

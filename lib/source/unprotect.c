@@ -122,11 +122,13 @@ static int cannot_run(struct gw_source *s, struct gw_error *err, int r,
 
 	memcpy(why, err->msg, sizeof(why));
 	if (r == -ESRCH)
-		return gw_fail_as(err, GW_FAULT_FAILED, ESRCH,
-				  "%.500s; %.400s", why, undo->msg);
-	return gw_fail_as(err, GW_FAULT_UNCERTAIN, undo->code,
-			  "%.400s; and the VM could not be set going again here: %.400s; it runs nowhere, 'godwit resume %s' tries it again",
-			  why, undo->msg, s->c.vm->info.name);
+		return gw_fail_as(err, GW_FAULT_FAILED, ESRCH, "%.500s; %.400s",
+				  why, undo->msg);
+	return gw_fail_as(
+		err, GW_FAULT_UNCERTAIN, undo->code,
+		"%.400s; and the VM could not be set going again here: %.400s; "
+		"it runs nowhere, 'godwit resume %s' tries it again",
+		why, undo->msg, s->c.vm->info.name);
 }
 
 /* --- without the standby -------------------------------------------------- */
@@ -198,13 +200,23 @@ static int stand_still(struct gw_source *s, struct gw_error *err)
 		return go_on(s, "; the arbiter agreed", err);
 	memcpy(why, err->msg, sizeof(why));
 	gw_fail_as(err, GW_FAULT_UNCERTAIN, err->code,
-		   "%.500s. The VM stands still here, because the standby may run it. Look at %.150s: if the VM runs there, end the one here; if it does not, 'godwit resume %s' runs it here",
+		   "%.500s. The VM stands still here, because the standby may "
+		   "run it. Look at %.150s: if the VM runs there, end the one "
+		   "here; if it does not, 'godwit resume %s' runs it here",
 		   why, s->c.chan->peer, name);
 	r = end_vm(s, false, why, &ignored);
 	if (r)
 		gw_warn("'%s' may not be marked as standing still: %s", name,
 			ignored.msg);
 	return -err->code;
+}
+
+/* The driver may only know that nobody answers. */
+static bool vm_is_dead(struct gw_source *s, int r)
+{
+	struct gw_error ignored;
+
+	return r == -ESRCH || gw_track_scan(s->track, &ignored) == -ESRCH;
 }
 
 /* There is nothing here that could go on. */
@@ -220,10 +232,10 @@ static int vm_died(struct gw_source *s, struct gw_error *err)
 	memcpy(why, err->msg, sizeof(why));
 	if (end_vm(s, false, why, &ignored))
 		gw_debug("end: %s", ignored.msg);
-	return gw_fail_as(err, GW_FAULT_UNCERTAIN, ESRCH,
-			  "%.700s; the standby %.150s takes over from checkpoint %llu",
-			  why, s->c.chan->peer,
-			  (unsigned long long)s->protect->acked);
+	return gw_fail_as(
+		err, GW_FAULT_UNCERTAIN, ESRCH,
+		"%.700s; the standby %.150s takes over from checkpoint %llu",
+		why, s->c.chan->peer, (unsigned long long)s->protect->acked);
 }
 
 static int end_badly(struct gw_source *s, int r, struct gw_error *err)
@@ -234,8 +246,9 @@ static int end_badly(struct gw_source *s, int r, struct gw_error *err)
 		return go_on(s, "", err);
 	if (p->handed)
 		return gw_source_uncertain(s, err);
-	if (r == -ESRCH)
+	if (vm_is_dead(s, r))
 		return vm_died(s, err);
+	gw_track_stop(s->track);
 	explain(s, err);
 	if (err->fault == GW_FAULT_CANCELLED)
 		gw_progress_status(s->c.progress, GODWIT_STATUS_CANCELLING);
@@ -244,8 +257,7 @@ static int end_badly(struct gw_source *s, int r, struct gw_error *err)
 	if (!p->fence) {
 		gw_warn("'%s' is not fenced: the standby may run it, too",
 			s->c.vm->info.name);
-		return go_on(s,
-			     ", and not fenced: the standby may run it, too",
+		return go_on(s, ", and not fenced: the standby may run it, too",
 			     err);
 	}
 	return stand_still(s, err);
@@ -257,7 +269,6 @@ int gw_protect_end(struct gw_source *s, int r, struct gw_error *err)
 		gw_progress_status(s->c.progress, GODWIT_STATUS_COMPLETED);
 		return 0;
 	}
-	gw_track_stop(s->track);
 	r = end_badly(s, r, err);
 	if (r)
 		gw_progress_status(s->c.progress, GODWIT_STATUS_FAILED);

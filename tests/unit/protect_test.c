@@ -296,7 +296,7 @@ static void pair_join(struct pair *p)
 {
 	pthread_join(p->ta, NULL);
 	/* Who ended before there was a standby leaves it waiting. */
-	if (!p->b.commits && p->a.r)
+	if (p->a.r && !__atomic_load_n(&p->b.commits, __ATOMIC_RELAXED))
 		gw_cancel_request(&p->b.cancel);
 	pthread_join(p->tb, NULL);
 }
