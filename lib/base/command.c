@@ -157,7 +157,8 @@ int gw_command_run(const char *command, const char *const *args,
 		return gw_cancel_fail(err);
 	if (r == -ECHILD)
 		return gw_fail(err, ECHILD,
-			       "nobody knows how '%s' ended: this process ignores SIGCHLD",
+			       "nobody knows how '%s' ended: this process "
+			       "ignores SIGCHLD",
 			       command);
 	return r;
 }

@@ -20,9 +20,9 @@
 #define GW_LOG_MODULE "chan"
 #include "base/log.h"
 
-#define MAGIC	      0x47574c53u /* "GWLS" */
-#define MESSAGE	      16
-#define PINGS	      10 /* per time-out */
+#define MAGIC	0x47574c53u /* "GWLS" */
+#define MESSAGE 16
+#define PINGS	10 /* per time-out */
 
 enum message { PING = 1, PONG = 2, END = 3 };
 
@@ -47,8 +47,8 @@ struct gw_lease_holder {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	enum gw_lease_end end;
-	int64_t until_ns; /* 0: nothing was granted yet */
-	int64_t sent_ns;  /* the last ping */
+	int64_t until_ns;   /* 0: nothing was granted yet */
+	int64_t sent_ns;    /* the last ping */
 	bool granted, lost; /* renew() has returned from saying so */
 	/* the thread's */
 	bool over; /* no renewal will come any more, and that was said */
@@ -112,8 +112,7 @@ static int say(struct line *l, enum message type, uint64_t value)
 	return gw_chan_write(l->chan, m, sizeof(m), &why);
 }
 
-static int understand(const struct line *l, enum message *type,
-		      uint64_t *value)
+static int understand(const struct line *l, enum message *type, uint64_t *value)
 {
 	uint32_t t = gw_get_be32(l->in + 4);
 
@@ -275,10 +274,11 @@ static void *hold(void *arg)
 
 /* --- the holder ----------------------------------------------------------- */
 
-struct gw_lease_holder *
-gw_lease_hold(struct gw_chan *chan, int64_t timeout_ns, int64_t fence_ns,
-	      void (*renew)(int64_t until_ns, void *arg), void *arg,
-	      struct gw_error *err)
+struct gw_lease_holder *gw_lease_hold(struct gw_chan *chan, int64_t timeout_ns,
+				      int64_t fence_ns,
+				      void (*renew)(int64_t until_ns,
+						    void *arg),
+				      void *arg, struct gw_error *err)
 {
 	struct gw_lease_holder *h = calloc(1, sizeof(*h));
 	pthread_condattr_t monotonic;
@@ -334,7 +334,8 @@ int gw_lease_first(struct gw_lease_holder *h, int64_t timeout_ms,
 		return gw_fail(err, ECONNRESET,
 			       "the standby ended the connection of the lease");
 	return gw_fail(err, ETIMEDOUT,
-		       "the standby did not answer on the connection of the lease within %lld ms",
+		       "the standby did not answer on the connection of the "
+		       "lease within %lld ms",
 		       (long long)timeout_ms);
 }
 

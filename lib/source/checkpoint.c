@@ -40,6 +40,7 @@ static int take(struct gw_source *s, bool last, struct gw_vm_state *state,
 	struct gw_error ignored;
 	int r = p->ops->stop(vm, err), ran;
 
+	p->running = vm->info.running;
 	gw_pause_at(GW_PAUSE_SOURCE_CHECKPOINT_STOPPED);
 	if (!r)
 		r = copy(s, state, err);
@@ -80,8 +81,8 @@ static int send_bytes(struct gw_source *s, enum gw_record_type type,
 
 	XXH3_64bits_update(s->device_hash, b, len);
 	do {
-		uint32_t n = len < GW_RECORD_MAX_DEVICE ? (uint32_t)len :
-							  GW_RECORD_MAX_DEVICE;
+		uint32_t n = len < GW_RECORD_MAX_DEVICE ? (uint32_t)len
+							: GW_RECORD_MAX_DEVICE;
 
 		gw_record_put(&s->out, type, true, n);
 		gw_write_ref(&s->out, b, n);
@@ -147,7 +148,8 @@ static int await_ack(struct gw_source *s, struct gw_error *err)
 	while (!r && p->acked != p->seq) {
 		if (gw_now_ns() >= deadline)
 			return gw_fail(err, ETIMEDOUT,
-				       "the standby did not acknowledge checkpoint %llu within %lld ms",
+				       "the standby did not acknowledge "
+				       "checkpoint %llu within %lld ms",
 				       (unsigned long long)p->seq,
 				       (long long)limit_ms);
 		gw_protect_rest(s, GW_NS_PER_S);
@@ -171,8 +173,8 @@ static void count(struct gw_source *s, const struct gw_checkpoint *c,
 	now->checkpoint_interval_ns = c->interval_ns;
 	now->checkpoint_lag_ns = gw_now_ns() - stopped_ns;
 	now->checkpoint_flush_ns = p->flush_ns;
-	now->checkpoint_late = now->checkpoint_lag_ns >
-			       GW_LIVE(s->c.params->interval_ns);
+	now->checkpoint_late =
+		now->checkpoint_lag_ns > GW_LIVE(s->c.params->interval_ns);
 	p->nbytes = s->to->nbytes(s);
 	p->nspeculated = 0;
 	gw_pauses_add(&p->pauses, c->pause_ns);
@@ -180,8 +182,7 @@ static void count(struct gw_source *s, const struct gw_checkpoint *c,
 	gw_progress_tick(s->c.progress);
 }
 
-int gw_protect_checkpoint(struct gw_source *s, bool last,
-			  struct gw_error *err)
+int gw_protect_checkpoint(struct gw_source *s, bool last, struct gw_error *err)
 {
 	struct gw_checkpoint c = { .flags = last ? GW_CHECKPOINT_LAST : 0 };
 	struct gw_protect *p = s->protect;

@@ -13,6 +13,7 @@
 
 #define FENCE_PERCENT 60 /* of the standby's time-out, unless told */
 #define LOOK_NS	      (10 * GW_NS_PER_MS)
+#define GIVE_BACK_MS  1000
 #define MAX_PASSES    30 /* before the first checkpoint */
 #define SMALL_ENOUGH  (1u << 20)
 /* From this many scan periods on there is time for two speculative passes. */
@@ -57,15 +58,19 @@ int gw_source_protect_setup(struct gw_source *s, struct gw_error *err)
 
 	if (!s->protect->ops)
 		return gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
-				  "'%s' cannot be protected: no checkpoints are taken of a VM in %s",
+				  "'%s' cannot be protected: no checkpoints "
+				  "are taken of a VM in %s",
 				  vm->info.name, vm->info.vmm);
 	if (strcmp(params->disks, "none"))
 		return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
-				  "disks=%s: a standby has no copy of a disk that follows; 'protect' needs storage that both hosts share",
+				  "disks=%s: a standby has no copy of a disk "
+				  "that follows; 'protect' needs storage that "
+				  "both hosts share",
 				  params->disks);
 	if (params->verify)
-		return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
-				  "verify: checkpoints are not compared; leave it out");
+		return gw_fail_as(
+			err, GW_FAULT_USAGE, EINVAL,
+			"verify: checkpoints are not compared; leave it out");
 	return gw_join_possible(s->c.uri ? s->c.uri : "", "a lease", err);
 }
 
@@ -77,10 +82,12 @@ static int fence_after(struct gw_source *s, struct gw_error *err)
 	p->fence_ns = asked ? asked : p->timeout_ns / 100 * FENCE_PERCENT;
 	if (p->fence_ns < p->timeout_ns)
 		return 0;
-	return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
-			  "fence-after of %lld ms is not before the standby takes over (timeout of %lld ms there): lower the one or raise the other",
-			  (long long)(asked / GW_NS_PER_MS),
-			  (long long)(p->timeout_ns / GW_NS_PER_MS));
+	return gw_fail_as(
+		err, GW_FAULT_USAGE, EINVAL,
+		"fence-after of %lld ms is not before the standby takes over "
+		"(timeout of %lld ms there): lower the one or raise the other",
+		(long long)(asked / GW_NS_PER_MS),
+		(long long)(p->timeout_ns / GW_NS_PER_MS));
 }
 
 /* The lease's thread: the VM may run until @until_ns. */
@@ -178,8 +185,7 @@ void gw_protect_rest(struct gw_source *s, int64_t ns)
 }
 
 /* The standby may want to take over before @due_ns: then that is now. */
-static int wait_until(struct gw_source *s, int64_t due_ns,
-		      struct gw_error *err)
+static int wait_until(struct gw_source *s, int64_t due_ns, struct gw_error *err)
 {
 	int r = s->to->check(s, err);
 
@@ -267,7 +273,7 @@ static int speculate_at(struct gw_source *s, int64_t due_ns,
 	int64_t t0 = gw_now_ns();
 
 	if (r || p->failover ||
-	    t0 - s->last_scan_ns < GW_SOURCE_SCAN_PERIOD_NS)
+	    t0 - s->last_scan_ns < GW_SOURCE_SCAN_PERIOD_NS / 2)
 		return r;
 	r = gw_source_pass_scan(s, err);
 	p->nspeculated += s->now->remaining >> GW_PAGE_BITS;
@@ -275,6 +281,17 @@ static int speculate_at(struct gw_source *s, int64_t due_ns,
 		r = pass(s, err);
 	p->speculate_ns = gw_now_ns() - t0;
 	return r;
+}
+
+/* So long before the stop that it is over when that is due, if the last one
+ * was as long. */
+static int64_t ahead(const struct gw_protect *p, int64_t interval)
+{
+	int64_t most = interval - GW_SOURCE_SCAN_PERIOD_NS;
+
+	if (most > interval / 2)
+		most = interval / 2;
+	return p->speculate_ns < most ? p->speculate_ns : most;
 }
 
 /*
@@ -285,24 +302,22 @@ static int speculate_at(struct gw_source *s, int64_t due_ns,
  */
 static int turn(struct gw_source *s, struct gw_error *err)
 {
-	int64_t interval = GW_LIVE(s->c.params->interval_ns), before;
+	int64_t interval = GW_LIVE(s->c.params->interval_ns);
 	struct gw_protect *p = s->protect;
 	int64_t due = p->taken_ns ? p->taken_ns + interval : gw_now_ns();
 	int r = 0;
 
-	before = p->speculate_ns < interval / 2 ? p->speculate_ns :
-						  interval / 2;
 	if (interval >= LONG_INTERVAL * GW_SOURCE_SCAN_PERIOD_NS)
 		r = speculate_at(s, due - interval / 2, err);
 	if (!r && interval >= GW_SOURCE_SCAN_PERIOD_NS)
-		r = speculate_at(s, due - before, err);
+		r = speculate_at(s, due - ahead(p, interval), err);
 	if (!r)
 		r = wait_until(s, due, err);
 	if (r)
 		return r;
 	/* A first one has to be there before there can be a last one. */
-	return p->failover && p->acked ? gw_protect_hand_over(s, err) :
-					 gw_protect_checkpoint(s, false, err);
+	return p->failover && p->acked ? gw_protect_hand_over(s, err)
+				       : gw_protect_checkpoint(s, false, err);
 }
 
 int gw_source_protect(struct gw_source *s, bool *undo, struct gw_error *err)
@@ -315,5 +330,9 @@ int gw_source_protect(struct gw_source *s, bool *undo, struct gw_error *err)
 	while (!r && !p->handed)
 		r = turn(s, err);
 	*undo = r && !p->begun;
-	return *undo ? r : gw_protect_end(s, r, err);
+	if (!*undo)
+		return gw_protect_end(s, r, err);
+	/* It has nothing yet to take over with, and need not wait for us. */
+	(void)gw_lease_give_back(p->lease, GIVE_BACK_MS);
+	return r;
 }

@@ -46,7 +46,7 @@ struct gw_protect {
 	bool begun;	/* ops->begin() was called */
 	bool exposed;	/* a CHECKPOINT was sent */
 	bool handed;	/* the VM was given up for GO */
-	bool running;	/* it ran when this began */
+	bool running;	/* it ran when the last checkpoint was taken */
 	uint64_t seq;	/* of the last checkpoint that was taken */
 	bool based;	/* the standby has the state base `generation` */
 	uint64_t generation;

@@ -18,10 +18,10 @@ static int block_init(struct gw_shadow_block *b, const struct gw_ramblock *of,
 	int r;
 
 	if (p == MAP_FAILED)
-		return gw_fail_errno(err, errno,
-				     "%llu bytes of address space for what changes in '%s'",
-				     (unsigned long long)of->used_length,
-				     of->idstr);
+		return gw_fail_errno(
+			err, errno,
+			"%llu bytes of address space for what changes in '%s'",
+			(unsigned long long)of->used_length, of->idstr);
 	b->mem = p;
 	b->nbytes = of->used_length;
 	/* Pages lie where they lie in the VM: a huge one would be mostly
@@ -36,6 +36,7 @@ int gw_shadow_init(struct gw_shadow *sh, const struct gw_ram *ram,
 {
 	int r = 0;
 
+	sh->keep = KEEP_PAGES;
 	for (int i = 0; i < ram->nblocks && !r; i++) {
 		sh->nblocks = i + 1;
 		r = block_init(&sh->block[i], &ram->block[i], err);
@@ -115,8 +116,7 @@ uint64_t gw_shadow_alike(const struct gw_shadow *sh, int block, uint64_t first,
 
 void gw_shadow_done(struct gw_shadow *sh)
 {
-	uint64_t keep = 2 * sh->ncopied > KEEP_PAGES ? 2 * sh->ncopied :
-						       KEEP_PAGES;
+	uint64_t keep = 2 * sh->ncopied > sh->keep ? 2 * sh->ncopied : sh->keep;
 	bool drop = sh->nbacked > keep;
 
 	for (int i = 0; i < sh->nblocks; i++) {

@@ -25,6 +25,7 @@ struct gw_shadow {
 		struct gw_bitmap backed; /* by memory */
 	} block[GW_RAM_MAX_BLOCKS];
 	uint64_t nbacked, ncopied; /* pages */
+	uint64_t keep; /* pages of memory, at least; more after a large one */
 };
 
 int gw_shadow_init(struct gw_shadow *sh, const struct gw_ram *ram,

@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/command.h"
 #include "base/pause.h"
@@ -87,11 +88,10 @@ static bool say_bye(struct gw_source *s, int64_t timeout_ms)
 	return true;
 }
 
-/* Until when the VM may run, from now; ms. */
-static int64_t lease_left_ms(struct gw_protect *p)
+static int64_t lease_end(struct gw_protect *p)
 {
 	GW_LOCKED(&p->lock);
-	return (p->until_ns - gw_now_ns()) / GW_NS_PER_MS;
+	return p->until_ns;
 }
 
 /* Does the standby promise not to take over? */
@@ -102,7 +102,7 @@ static bool settle(struct gw_source *s)
 	if (!p->exposed || p->bye ||
 	    gw_lease_give_back(p->lease, p->timeout_ns / GW_NS_PER_MS))
 		return true;
-	return say_bye(s, lease_left_ms(p));
+	return say_bye(s, (lease_end(p) - gw_now_ns()) / GW_NS_PER_MS);
 }
 
 /* --- what is said --------------------------------------------------------- */
@@ -122,11 +122,13 @@ static int cannot_run(struct gw_source *s, struct gw_error *err, int r,
 
 	memcpy(why, err->msg, sizeof(why));
 	if (r == -ESRCH)
-		return gw_fail_as(err, GW_FAULT_FAILED, ESRCH,
-				  "%.500s; %.400s", why, undo->msg);
-	return gw_fail_as(err, GW_FAULT_UNCERTAIN, undo->code,
-			  "%.400s; and the VM could not be set going again here: %.400s; it runs nowhere, 'godwit resume %s' tries it again",
-			  why, undo->msg, s->c.vm->info.name);
+		return gw_fail_as(err, GW_FAULT_FAILED, ESRCH, "%.500s; %.400s",
+				  why, undo->msg);
+	return gw_fail_as(
+		err, GW_FAULT_UNCERTAIN, undo->code,
+		"%.400s; and the VM could not be set going again here: %.400s; "
+		"it runs nowhere, 'godwit resume %s' tries it again",
+		why, undo->msg, s->c.vm->info.name);
 }
 
 /* --- without the standby -------------------------------------------------- */
@@ -185,23 +187,36 @@ static bool arbiter_agrees(struct gw_source *s)
 static int stand_still(struct gw_source *s, struct gw_error *err)
 {
 	const char *name = s->c.vm->info.name;
+	int64_t end = lease_end(s->protect);
+	struct timespec t = { end / GW_NS_PER_S, end % GW_NS_PER_S };
 	struct gw_error ignored;
 	char why[GW_ERROR_MAX];
-	int r = s->protect->ops->stop(s->c.vm, &ignored);
+	int r;
 
-	if (r) /* it will stand, then: the guardian, or end_vm() */
-		gw_debug("stopping '%s': %s", name, ignored.msg);
+	/* Until then it may run, and then it stands. */
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL))
+		;
 	if (arbiter_agrees(s))
 		return go_on(s, "; the arbiter agreed", err);
 	memcpy(why, err->msg, sizeof(why));
 	gw_fail_as(err, GW_FAULT_UNCERTAIN, err->code,
-		   "%.500s. The VM stands still here, because the standby may run it. Look at %.150s: if the VM runs there, end the one here; if it does not, 'godwit resume %s' runs it here",
+		   "%.500s. The VM stands still here, because the standby may "
+		   "run it. Look at %.150s: if the VM runs there, end the one "
+		   "here; if it does not, 'godwit resume %s' runs it here",
 		   why, s->c.chan->peer, name);
 	r = end_vm(s, false, why, &ignored);
 	if (r)
 		gw_warn("'%s' may not be marked as standing still: %s", name,
 			ignored.msg);
 	return -err->code;
+}
+
+/* The driver may only know that nobody answers. */
+static bool vm_is_dead(struct gw_source *s, int r)
+{
+	struct gw_error ignored;
+
+	return r == -ESRCH || gw_track_scan(s->track, &ignored) == -ESRCH;
 }
 
 /* There is nothing here that could go on. */
@@ -217,10 +232,10 @@ static int vm_died(struct gw_source *s, struct gw_error *err)
 	memcpy(why, err->msg, sizeof(why));
 	if (end_vm(s, false, why, &ignored))
 		gw_debug("end: %s", ignored.msg);
-	return gw_fail_as(err, GW_FAULT_UNCERTAIN, ESRCH,
-			  "%.700s; the standby %.150s takes over from checkpoint %llu",
-			  why, s->c.chan->peer,
-			  (unsigned long long)s->protect->acked);
+	return gw_fail_as(
+		err, GW_FAULT_UNCERTAIN, ESRCH,
+		"%.700s; the standby %.150s takes over from checkpoint %llu",
+		why, s->c.chan->peer, (unsigned long long)s->protect->acked);
 }
 
 static int end_badly(struct gw_source *s, int r, struct gw_error *err)
@@ -231,8 +246,9 @@ static int end_badly(struct gw_source *s, int r, struct gw_error *err)
 		return go_on(s, "", err);
 	if (p->handed)
 		return gw_source_uncertain(s, err);
-	if (r == -ESRCH)
+	if (vm_is_dead(s, r))
 		return vm_died(s, err);
+	gw_track_stop(s->track);
 	explain(s, err);
 	if (err->fault == GW_FAULT_CANCELLED)
 		gw_progress_status(s->c.progress, GODWIT_STATUS_CANCELLING);
@@ -241,8 +257,7 @@ static int end_badly(struct gw_source *s, int r, struct gw_error *err)
 	if (!p->fence) {
 		gw_warn("'%s' is not fenced: the standby may run it, too",
 			s->c.vm->info.name);
-		return go_on(s,
-			     ", and not fenced: the standby may run it, too",
+		return go_on(s, ", and not fenced: the standby may run it, too",
 			     err);
 	}
 	return stand_still(s, err);
@@ -254,7 +269,6 @@ int gw_protect_end(struct gw_source *s, int r, struct gw_error *err)
 		gw_progress_status(s->c.progress, GODWIT_STATUS_COMPLETED);
 		return 0;
 	}
-	gw_track_stop(s->track);
 	r = end_badly(s, r, err);
 	if (r)
 		gw_progress_status(s->c.progress, GODWIT_STATUS_FAILED);

@@ -50,12 +50,13 @@ static int check(struct gw_reader *r, const struct gw_checkpoint *c)
 		return gw_read_fail(r, EPROTO, "a checkpoint with number 0");
 	if (c->nbase > GW_MAX_DEVICE_STATE ||
 	    c->npart > GW_MAX_DEVICE_STATE - c->nbase)
-		return gw_read_fail(
-			r, EPROTO,
-			"checkpoint %llu has %llu and %llu bytes of device state, the limit is %u",
-			(unsigned long long)c->seq,
-			(unsigned long long)c->nbase,
-			(unsigned long long)c->npart, GW_MAX_DEVICE_STATE);
+		return gw_read_fail(r, EPROTO,
+				    "checkpoint %llu has %llu and %llu bytes "
+				    "of device state, the limit is %u",
+				    (unsigned long long)c->seq,
+				    (unsigned long long)c->nbase,
+				    (unsigned long long)c->npart,
+				    GW_MAX_DEVICE_STATE);
 	if (c->flags & ~GW_CHECKPOINT_LAST || c->running > 1)
 		return gw_read_fail(
 			r, EPROTO,

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/scope.h"
 #include "vm/qemu/guardian.h"
 #include "vm/qemu/internal.h"
 
@@ -29,7 +30,7 @@ struct gw_fence_page {
 	_Atomic uint32_t state;
 };
 
-/* --- the process ---------------------------------------------------------- */
+/* --- the process --------------------------------------------------------- */
 
 enum word { WORD_NONE, WORD_DISMISSED, WORD_DEAD };
 
@@ -147,7 +148,13 @@ static void watch(struct gw_qemu *q, int fd, pid_t godwit)
 		fence(q, fd, godwit, word == WORD_DEAD);
 }
 
-/* --- its godwit ------------------------------------------------------------ */
+/* --- its godwit ---------------------------------------------------------- */
+
+void gw_fence_init(struct gw_qemu *q)
+{
+	pthread_mutex_init(&q->fence.lock, NULL);
+	q->fence.fd = -1;
+}
 
 int gw_fence_start(struct gw_qemu *q, struct gw_error *err)
 {
@@ -163,6 +170,7 @@ int gw_fence_start(struct gw_qemu *q, struct gw_error *err)
 	if (page == MAP_FAILED)
 		return gw_fail_errno(err, errno, "a shared page");
 	atomic_store(&page->until, INT64_MAX);
+	/* No other thread asks before there is one. */
 	q->fence.page = page;
 	r = gw_guardian_fork(q, watch, &q->fence.fd, err);
 	if (r)
@@ -184,9 +192,13 @@ bool gw_fence_closed(const struct gw_qemu *q)
 
 int gw_fence_lease(struct gw_qemu *q, int64_t until_ns, struct gw_error *err)
 {
-	struct gw_fence_page *page = q->fence.page;
+	struct gw_fence_page *page;
 	char byte = EARLIER;
+	GW_LOCKED(&q->fence.lock);
 
+	page = q->fence.page;
+	if (!page)
+		return 0;
 	/* It sleeps until the time it knows; only an earlier one is news. */
 	if (atomic_exchange(&page->until, until_ns) > until_ns &&
 	    send(q->fence.fd, &byte, 1, MSG_NOSIGNAL | MSG_DONTWAIT) != 1 &&
@@ -240,9 +252,12 @@ void gw_fence_dismiss(struct gw_qemu *q)
 
 void gw_fence_fini(struct gw_qemu *q)
 {
+	GW_LOCKED(&q->fence.lock);
+
 	if (q->fence.fd >= 0)
 		close(q->fence.fd);
 	if (q->fence.page)
 		munmap(q->fence.page, sizeof(*q->fence.page));
-	q->fence = (struct gw_fence){ .fd = -1 };
+	q->fence.page = NULL;
+	q->fence.fd = -1;
 }

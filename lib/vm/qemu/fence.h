@@ -21,6 +21,7 @@
 #ifndef GW_VM_QEMU_FENCE_H
 #define GW_VM_QEMU_FENCE_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -30,14 +31,20 @@ struct gw_qemu;
 struct gw_fence_page;
 
 struct gw_fence {
+	/* guarded by lock where lease() may come from another thread */
+	pthread_mutex_t lock;
 	struct gw_fence_page *page; /* NULL: none */
 	int fd;			    /* socket to it */
 };
 
+/* Once, before all others. */
+void gw_fence_init(struct gw_qemu *q);
+
 /* No limit as yet. */
 int gw_fence_start(struct gw_qemu *q, struct gw_error *err) GW_MUST_CHECK;
 
-/* Any thread. -EPERM: it is too late. */
+/* Any thread, also when there is none (any more): then it means nothing.
+ * -EPERM: it is too late. */
 int gw_fence_lease(struct gw_qemu *q, int64_t until_ns,
 		   struct gw_error *err) GW_MUST_CHECK;
 

@@ -27,7 +27,7 @@
 /* After a reset the firmware writes its tables, which are ROM. */
 #define FIRMWARE_NS	  (10 * GW_NS_PER_S)
 
-/* --- what is not RAM ------------------------------------------------------- */
+/* --- what is not RAM ----------------------------------------------------- */
 
 static bool ends_with(const char *s, const char *end)
 {
@@ -55,7 +55,7 @@ static bool only_roms(struct gw_qemu *q, const struct gw_ram_table *t)
 	return true;
 }
 
-/* --- the file that QEMU writes to ------------------------------------------ */
+/* --- the file that QEMU writes to ---------------------------------------- */
 
 static void remove_fdset(struct gw_qemu *q, json_int_t id)
 {
@@ -157,7 +157,7 @@ void gw_qemu_state_close(struct gw_qemu *q)
 	gw_qemu_state_fini(q);
 }
 
-/* --- FULL ------------------------------------------------------------------ */
+/* --- FULL ---------------------------------------------------------------- */
 
 static bool wants_full(const struct gw_qemu_state *s)
 {
@@ -262,7 +262,7 @@ static int end_full(struct gw_qemu *q, bool ran, struct gw_vm_state *out,
 	return r;
 }
 
-/* --- SMALL ----------------------------------------------------------------- */
+/* --- SMALL --------------------------------------------------------------- */
 
 static int begin_small(struct gw_qemu *q, struct gw_error *err)
 {
@@ -380,30 +380,41 @@ static int end_small(struct gw_qemu *q, struct gw_vm_state *out,
 	return 0;
 }
 
-/* --- either ---------------------------------------------------------------- */
+/* --- either -------------------------------------------------------------- */
 
 int gw_qemu_state_begin(struct gw_qemu *q, struct gw_error *err)
 {
+	if (q->state.same)
+		return 0;
 	q->state.full = wants_full(&q->state);
 	return q->state.full ? begin_full(q, err) : begin_small(q, err);
+}
+
+static int end(struct gw_qemu *q, bool ran, struct gw_vm_state *s,
+	       struct gw_error *err)
+{
+	int r;
+
+	if (q->state.full)
+		return end_full(q, ran, s, err);
+	r = end_small(q, s, err);
+	if (!r || r == -ECONNRESET)
+		return r;
+	gw_warn("%s; the device state is taken the slow way from here on",
+		err->msg);
+	q->state.full = q->state.rigid = true;
+	memset(err, 0, sizeof(*err));
+	r = begin_full(q, err);
+	return r ? r : end_full(q, ran, s, err);
 }
 
 int gw_qemu_state_end(struct gw_qemu *q, bool ran, struct gw_vm_state *s,
 		      struct gw_error *err)
 {
-	int r;
+	struct gw_qemu_state *st = &q->state;
+	int r = st->same ? 0 : end(q, ran, &st->last, err);
 
-	if (!q->state.full) {
-		r = end_small(q, s, err);
-		if (!r || r == -ECONNRESET)
-			return r;
-		gw_warn("%s; the device state is taken the slow way from here on",
-			err->msg);
-		q->state.full = q->state.rigid = true;
-		memset(err, 0, sizeof(*err));
-		r = begin_full(q, err);
-		if (r)
-			return r;
-	}
-	return end_full(q, ran, s, err);
+	st->same = !r;
+	*s = st->last;
+	return r;
 }
