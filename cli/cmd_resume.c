@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "vm/qemu/hold.h"
 #include "vm/qemu/qmp.h"
 #include "vm/qemu/resume.h"
 #include "vm/qemu/rundir.h"
@@ -105,7 +106,7 @@ static int resume(const struct gw_vmref *ref, bool yes, struct gw_error *err)
 	if (!nothing_to_do(ref, status, &r)) {
 		r = tell_note(ref) ? ask(yes) : GW_FAULT_FAILED;
 		if (!r && (gw_qemu_end_migration(q, TIMEOUT_MS, err) ||
-			   gw_qemu_cont(q, err)))
+			   gw_qemu_cont(q, err) || gw_hold_end(q, err)))
 			r = cli_report(err);
 		else if (!r) {
 			gw_qemu_settings_clean(q);

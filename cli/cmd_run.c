@@ -73,7 +73,7 @@ static void print_command(const struct gw_launch *l)
 			       gw_format_size(size, sizeof(size),
 					      c->block[i].size),
 			       c->block[i].huge ? " on huge pages" : "");
-	printf("# %s/monitors.cfg: monitors qmp.sock, status.sock and front.sock\n",
+	printf("# %s/monitors.cfg: monitors qmp.sock, status.sock, front.sock and guard.sock\n",
 	       l->path.dir);
 	for (int i = 0; i < 2; i++)
 		if (c->env[i])

@@ -32,12 +32,12 @@ struct gw_devstream {
 	unsigned int npings; /* PINGs so far, to be answered by PONG */
 	uint32_t ping[8];
 	int ndevices; /* FULL sections, once complete */
+	size_t tail;  /* the first device section begins here, once complete */
 
 	/* private to devstream.c */
 	bool in_tail;
 	size_t pos;    /* parsed up to here */
 	size_t search; /* looked for NUL bytes up to here */
-	size_t tail;   /* the first device section begins here */
 	size_t nul;    /* the tail's last NUL byte, counted from tail */
 };
 

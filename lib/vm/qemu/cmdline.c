@@ -621,7 +621,7 @@ static void settle_ram(struct rewrite *w)
 static void settle_monitors(struct rewrite *w)
 {
 	static const char fmt[] =
-		"# Written by godwit run: one monitor for moving the VM, one for looking at it, one for godwit monitor.\n"
+		"# Written by godwit run: one monitor for moving the VM, one for looking at it, one for godwit monitor, one for stopping it.\n"
 		"[chardev \"godwit-qmp\"]\n"
 		"  backend = \"socket\"\n  path = \"%s/qmp.sock\"\n"
 		"  server = \"on\"\n  wait = \"off\"\n"
@@ -636,13 +636,18 @@ static void settle_monitors(struct rewrite *w)
 		"  backend = \"socket\"\n  path = \"%s/front.sock\"\n"
 		"  server = \"on\"\n  wait = \"off\"\n"
 		"[mon \"godwit-front\"]\n"
-		"  mode = \"control\"\n  chardev = \"godwit-front\"\n";
+		"  mode = \"control\"\n  chardev = \"godwit-front\"\n"
+		"[chardev \"godwit-guard\"]\n"
+		"  backend = \"socket\"\n  path = \"%s/guard.sock\"\n"
+		"  server = \"on\"\n  wait = \"off\"\n"
+		"[mon \"godwit-guard\"]\n"
+		"  mode = \"control\"\n  chardev = \"godwit-guard\"\n";
 
 	if (strpbrk(w->req->dir, "\"\n"))
 		refuse(w, "the runtime folder '%s' has a quote in its name: set GODWIT_RUNTIME_DIR to another one",
 		       w->req->dir);
 	if (asprintf(&w->out->monitors, fmt, w->req->dir, w->req->dir,
-		     w->req->dir) < 0) {
+		     w->req->dir, w->req->dir) < 0) {
 		w->out->monitors = NULL;
 		w->nomem = true;
 	}

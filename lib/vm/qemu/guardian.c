@@ -31,6 +31,7 @@
 #define PATIENCE_MS 300000 /* QEMU's main loop may be busy */
 #define ATTEMPT_MS  10000
 #define PAUSE_NS    (100 * GW_NS_PER_MS)
+#define READY_MS    30000 /* it is forked, and may have to connect */
 #define QUIET_MS    200 /* QEMU has written what it had to write */
 
 /* What its godwit says. */
@@ -211,42 +212,87 @@ static void hold(struct gw_qemu *q, pid_t godwit)
 	say_held(q, godwit);
 }
 
-static _Noreturn void guard(struct gw_qemu *q, int fd, pid_t godwit,
-			    bool quotas_only)
+/* Wait for the word of its godwit. Return: as recv(2), *@byte the last one. */
+static ssize_t wait_word(int fd, char *byte, bool *handing_over)
 {
-	char byte = DISMISSED;
-	bool handing_over = false;
 	ssize_t n;
 
-	prctl(PR_SET_NAME, "gw-guardian");
-	setsid();
-	if (drop_descriptors(q, fd) || send(fd, &byte, 1, MSG_NOSIGNAL) != 1)
-		_exit(1);
+	*byte = DISMISSED;
+	*handing_over = false;
 	do {
-		n = recv(fd, &byte, 1, 0);
-		if (n == 1 && byte == HANDING_OVER)
-			handing_over = true;
+		n = recv(fd, byte, 1, 0);
+		if (n == 1 && *byte == HANDING_OVER)
+			*handing_over = true;
 	} while ((n < 0 && errno == EINTR) ||
-		 (n == 1 && byte == HANDING_OVER));
+		 (n == 1 && *byte == HANDING_OVER));
+	return n;
+}
+
+static void watch_quotas(struct gw_qemu *q, int fd, pid_t godwit)
+{
+	bool handing_over;
+	char byte = 0;
+	ssize_t n;
+
+	if (send(fd, &byte, 1, MSG_NOSIGNAL) != 1)
+		return;
+	n = wait_word(fd, &byte, &handing_over);
+	if (n <= 0 || byte == RELEASED)
+		gw_throttle_remove(&q->throttle);
+	if (n <= 0)
+		gw_warn("the godwit that moved '%s' (pid %d) died before the hand-over; the VM runs on here at full speed",
+			q->vm.info.name, (int)godwit);
+}
+
+static void watch_move(struct gw_qemu *q, int fd, pid_t godwit)
+{
+	bool handing_over;
+	char byte = 0;
+	ssize_t n;
+
+	if (send(fd, &byte, 1, MSG_NOSIGNAL) != 1)
+		return;
+	n = wait_word(fd, &byte, &handing_over);
 	/* First: whatever else there is to do can take long. */
 	if (n <= 0 || byte == RELEASED)
 		gw_throttle_remove(&q->throttle);
-	if (n <= 0 && quotas_only)
-		gw_warn("the godwit that moved '%s' (pid %d) died before the hand-over; the VM runs on here at full speed",
-			q->vm.info.name, (int)godwit);
-	else if (n <= 0 && handing_over)
+	if (n <= 0 && handing_over)
 		hold(q, godwit);
 	else if (n <= 0)
 		rescue(q, godwit);
+}
+
+static _Noreturn void guard(struct gw_qemu *q, gw_guardian_task *task, int fd,
+			    pid_t godwit)
+{
+	prctl(PR_SET_NAME, "gw-guardian");
+	setsid();
+	if (!drop_descriptors(q, fd))
+		task(q, fd, godwit);
 	_exit(0);
 }
 
-static int start(struct gw_qemu *q, bool quotas_only, struct gw_error *err)
+/* Its first byte, 0, or why it cannot. */
+static int wait_ready(int fd, struct gw_error *err)
+{
+	char text[GW_ERROR_MAX] = "";
+	ssize_t n = 0;
+
+	if (!gw_wait_fd(fd, POLLIN, gw_deadline_ms(READY_MS), NULL))
+		n = recv(fd, text, sizeof(text) - 1, 0);
+	if (n > 0 && !text[0])
+		return 0;
+	return gw_fail(err, EAGAIN,
+		       "the guardian process, which looks after the VM should this godwit die, could not be started%s%s",
+		       text[0] ? ": " : "", text);
+}
+
+int gw_guardian_fork(struct gw_qemu *q, gw_guardian_task *task, int *fd,
+		     struct gw_error *err)
 {
 	pid_t godwit = getpid(), pid;
 	sigset_t all, old;
-	int end[2];
-	char byte;
+	int end[2], r;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, end))
 		return gw_fail_errno(err, errno, "socketpair");
@@ -257,7 +303,7 @@ static int start(struct gw_qemu *q, bool quotas_only, struct gw_error *err)
 	if (pid == 0) {
 		pid = fork();
 		if (pid == 0)
-			guard(q, end[0], godwit, quotas_only);
+			guard(q, task, end[0], godwit);
 		_exit(0);
 	}
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -265,20 +311,19 @@ static int start(struct gw_qemu *q, bool quotas_only, struct gw_error *err)
 	/* Fails when whoever embeds us reaps all children: as well. */
 	if (pid > 0)
 		waitpid(pid, NULL, 0);
-	if (pid > 0 && !gw_wait_fd(end[1], POLLIN, gw_deadline_ms(ATTEMPT_MS),
-				   NULL) &&
-	    recv(end[1], &byte, 1, 0) == 1) {
-		q->guardian = end[1];
-		return 0;
-	}
-	close(end[1]);
-	return gw_fail(err, EAGAIN,
-		       "the guardian process, which sets the VM going again should this godwit die, could not be started");
+	r = wait_ready(end[1], err);
+	if (r)
+		close(end[1]);
+	else
+		*fd = end[1];
+	return r;
 }
 
 int gw_guardian_watch_quotas(struct gw_qemu *q, struct gw_error *err)
 {
-	return q->guardian < 0 ? start(q, true, err) : 0;
+	return q->guardian < 0 ? gw_guardian_fork(q, watch_quotas,
+						  &q->guardian, err) :
+				 0;
 }
 
 static void end(int fd, char byte)
@@ -293,7 +338,7 @@ static void end(int fd, char byte)
 int gw_guardian_start(struct gw_qemu *q, struct gw_error *err)
 {
 	int old = q->guardian;
-	int r = start(q, false, err);
+	int r = gw_guardian_fork(q, watch_move, &q->guardian, err);
 
 	if (!r)
 		end(old, DISMISSED);

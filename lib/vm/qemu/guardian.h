@@ -36,9 +36,22 @@
 #ifndef GW_VM_QEMU_GUARDIAN_H
 #define GW_VM_QEMU_GUARDIAN_H
 
+#include <sys/types.h>
+
 #include "base/error.h"
 
 struct gw_qemu;
+
+/*
+ * What such a process does: @fd is the socket to its godwit (pid @godwit).
+ * First it sends a byte 0, or the reason (text) why it cannot do its work; it
+ * ends with the function. It has only the descriptors named above.
+ */
+typedef void gw_guardian_task(struct gw_qemu *q, int fd, pid_t godwit);
+
+/* Fork one; *@fd: our end of the socket. */
+int gw_guardian_fork(struct gw_qemu *q, gw_guardian_task *task, int *fd,
+		     struct gw_error *err) GW_MUST_CHECK;
 
 /* Fork it. @q: settings are saved, QEMU's migration has not begun. One that
  * watched quotas ends. */

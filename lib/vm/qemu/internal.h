@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* internal.h - what vm.c, save.c, load.c and settings.c share. */
+/* internal.h - what the files of the driver share. */
 #ifndef GW_VM_QEMU_INTERNAL_H
 #define GW_VM_QEMU_INTERNAL_H
 
@@ -8,9 +8,11 @@
 #include "base/clock.h"
 #include "vm/qemu/agent.h"
 #include "vm/qemu/disks.h"
+#include "vm/qemu/fence.h"
 #include "vm/qemu/hintagent.h"
 #include "vm/qemu/qmp.h"
 #include "vm/qemu/rundir.h"
+#include "vm/qemu/state.h"
 #include "vm/qemu/throttle.h"
 #include "vm/qemu/vm.h"
 #include "wire/devstream.h"
@@ -54,6 +56,14 @@ struct gw_qemu {
 	unsigned int pongs;	    /* sent so far; reader */
 	size_t delivered;	    /* bytes given to the sink */
 
+	/* source: checkpoints */
+	bool protecting; /* from begin() to end() */
+	bool standing;	 /* from stop() to cont() */
+	bool ran;	 /* at the last stop() */
+	int held;	 /* network backends with filters */
+	struct gw_fence fence;
+	struct gw_qemu_state state;
+
 	/* destination */
 	bool loading; /* QMP `migrate-incoming` was given */
 
@@ -65,7 +75,12 @@ static inline struct gw_qemu *gw_qemu_of(struct gw_vm *vm)
 	return (struct gw_qemu *)vm;
 }
 
-/* vm.c: "running", "paused", ... into @status[32]. */
+/* vm.c: what belongs to one process of QEMU. init, connect to what q->ref
+ * names, disconnect (also after connect failed), and init again. */
+void gw_qemu_init(struct gw_qemu *q);
+int gw_qemu_connect(struct gw_qemu *q, struct gw_error *err) GW_MUST_CHECK;
+void gw_qemu_disconnect(struct gw_qemu *q);
+/* "running", "paused", ... into @status[32]. */
 int gw_qemu_status(struct gw_qemu *q, char status[32],
 		   struct gw_error *err) GW_MUST_CHECK;
 /* Has QEMU's process ended? The second waits for that: its sockets close
@@ -86,7 +101,8 @@ void gw_qemu_note(struct gw_qemu *q, const char *phase, const char *role,
 /* settings.c: what is there is kept in @q by the first, once */
 int gw_qemu_settings_save(struct gw_qemu *q, bool source,
 			  struct gw_error *err) GW_MUST_CHECK;
-int gw_qemu_settings_set(struct gw_qemu *q, bool source,
+enum gw_qemu_use { GW_QEMU_SOURCE, GW_QEMU_DEST, GW_QEMU_CHECKPOINT };
+int gw_qemu_settings_set(struct gw_qemu *q, enum gw_qemu_use use,
 			 struct gw_error *err) GW_MUST_CHECK;
 /* The same for native mode (native.h): the user's own stay but for what @c
  * and the hand-over need; what one connection cannot carry is refused. */
@@ -98,6 +114,8 @@ void gw_qemu_settings_restore(struct gw_qemu *q);
 /* save.c */
 int gw_qemu_describe(struct gw_vm *vm, struct gw_image_desc *d,
 		     struct gw_error *err);
+/* When QEMU's event happened, in our clock. */
+int64_t gw_qemu_event_time(const struct gw_qmp_event *e);
 /* The next event. Return: 1 with the new migration status in @status, 0 for
  * none of interest within @timeout_ms, -errno. Notes when the VM stopped. */
 int gw_qemu_next_status(struct gw_qemu *q, int timeout_ms, char status[32],
@@ -111,7 +129,19 @@ int gw_qemu_save_commit(struct gw_vm *vm, struct gw_error *err);
 void gw_qemu_save_release(struct gw_vm *vm);
 void gw_qemu_save_done(struct gw_vm *vm);
 int gw_qemu_save_abort(struct gw_vm *vm, struct gw_error *err);
+/* What QMP migrate to "fd:godwit-save" will write is read into q->stream, from
+ * here to save_end. @buffer as in gw_qemu_pass_socket(). */
+int gw_qemu_save_open(struct gw_qemu *q, int buffer,
+		      struct gw_error *err) GW_MUST_CHECK;
+/* Wait until q->stream is complete. */
+int gw_qemu_save_whole(struct gw_qemu *q, struct gw_error *err) GW_MUST_CHECK;
+/* Say SHUT 0 and wait until QEMU says completed. */
+int gw_qemu_save_give_up(struct gw_qemu *q,
+			 struct gw_error *err) GW_MUST_CHECK;
 void gw_qemu_save_end(struct gw_qemu *q); /* reader and socket */
+
+/* checkpoint.c */
+extern const struct gw_vm_checkpoint_ops gw_qemu_checkpoint_ops;
 
 /* vcpu.c */
 int gw_qemu_throttle(struct gw_vm *vm, unsigned int percent,
@@ -127,6 +157,9 @@ int gw_qemu_load_finish(struct gw_vm *vm, struct gw_error *err);
 int gw_qemu_load_abort(struct gw_vm *vm, struct gw_error *err);
 int gw_qemu_run(struct gw_vm *vm, struct gw_error *err);
 void gw_qemu_stay(struct gw_vm *vm);
+
+/* replace.c */
+int gw_qemu_replace(struct gw_vm *vm, struct gw_error *err);
 
 /* hints.c */
 int gw_qemu_hint_begin(struct gw_vm *vm, struct gw_hint *h,

@@ -32,7 +32,7 @@ int gw_qemu_load_begin(struct gw_vm *vm, struct gw_error *err)
 
 	gw_devstream_fini(&q->stream);
 	gw_devstream_init(&q->stream);
-	r = gw_qemu_settings_set(q, false, err);
+	r = gw_qemu_settings_set(q, GW_QEMU_DEST, err);
 	/* Whatever -S and `cont` said before: not by itself after loading. */
 	if (!r)
 		r = gw_qmp_do(q->qmp, GW_QMP_TIMEOUT_MS, err, "stop", NULL);
@@ -225,7 +225,7 @@ int gw_qemu_load_abort(struct gw_vm *vm, struct gw_error *err)
 	char status[32];
 	int r;
 
-	if (gw_qemu_dead(q)) {
+	if (!q->qmp || gw_qemu_dead(q)) { /* no QEMU: replace() failed */
 		vm->info.waiting = false;
 		return 0;
 	}

@@ -25,6 +25,7 @@
 
 #define FIRST_BUFFER (16u << 10)
 #define BUSY_RETRY_MS 20
+#define SEND_TIMEOUT_MS 10000 /* QEMU reads its monitor */
 
 struct gw_qmp {
 	/* set once by open */
@@ -374,16 +375,50 @@ static void fail_wait(int r, int timeout_ms, struct gw_error *err)
 			timeout_ms);
 }
 
-static json_t *execute(struct gw_qmp *q, int timeout_ms, int fd,
-		       const char *text, size_t len, struct gw_error *err)
+/* @command as a line of text, with a new id; its length in *@len. */
+static char *compose(struct gw_qmp *q, const char *command, json_t *args,
+		     size_t *len, struct gw_error *err)
 {
-	int64_t deadline = gw_deadline_ms(timeout_ms);
-	json_t *reply;
-	int r;
+	json_t *msg = json_pack("{s:s,s:I,s:O*}", "execute", command, "id",
+				++q->id, "arguments", args);
+	char *text = msg ? json_dumps(msg, JSON_COMPACT) : NULL;
 
+	json_decref(msg);
+	if (!text) {
+		gw_fail(err, EINVAL, "its arguments are not valid JSON");
+		return NULL;
+	}
+	*len = strlen(text);
+	text[(*len)++] = '\n'; /* for who reads along; in place of the 0 */
+	return text;
+}
+
+static int send_command(struct gw_qmp *q, int timeout_ms, int fd,
+			const char *command, json_t *args,
+			struct gw_error *err)
+{
+	gw_autofree char *text = NULL;
+	size_t len;
+	int r = check(q, err);
+
+	if (r)
+		return r;
+	text = compose(q, command, args, &len, err);
+	if (!text)
+		return -EINVAL;
 	json_decref(q->reply); /* of a command nobody waits for any more */
 	q->reply = NULL;
-	r = send_all(q, text, len, fd, deadline, err);
+	r = send_all(q, text, len, fd, gw_deadline_ms(timeout_ms), err);
+	fail_wait(r, timeout_ms, err);
+	return r;
+}
+
+static json_t *take_reply(struct gw_qmp *q, int timeout_ms, int64_t deadline,
+			  struct gw_error *err)
+{
+	json_t *reply;
+	int r = 0;
+
 	while (!r && !q->reply)
 		r = advance(q, deadline, err);
 	if (!q->reply) {
@@ -399,29 +434,46 @@ json_t *gw_qmp_cmd_json(struct gw_qmp *q, int timeout_ms, int fd,
 			const char *command, json_t *args,
 			struct gw_error *err)
 {
-	json_t *value = NULL, *msg;
-	char *text = NULL;
-	size_t len;
+	int64_t deadline = gw_deadline_ms(timeout_ms);
+	json_t *value = NULL;
 
-	if (check(q, err))
-		goto out;
-	msg = json_pack("{s:s,s:I,s:O*}", "execute", command, "id", ++q->id,
-			"arguments", args);
-	if (msg)
-		text = json_dumps(msg, JSON_COMPACT);
-	json_decref(msg);
-	if (!text) {
-		gw_fail(err, EINVAL, "its arguments are not valid JSON");
-		goto out;
-	}
-	len = strlen(text);
-	text[len] = '\n'; /* for who reads along; in place of the 0 */
-	value = execute(q, timeout_ms, fd, text, len + 1, err);
-	free(text);
-out:
+	if (!send_command(q, timeout_ms, fd, command, args, err))
+		value = take_reply(q, timeout_ms, deadline, err);
 	if (!value)
 		gw_error_prefix(err, "QMP command '%s'", command);
 	return value;
+}
+
+int gw_qmp_send(struct gw_qmp *q, struct gw_error *err, const char *command,
+		const char *args_fmt, ...)
+{
+	json_t *args = NULL;
+	va_list ap;
+	int r;
+
+	if (args_fmt) {
+		va_start(ap, args_fmt);
+		args = json_vpack_ex(NULL, 0, args_fmt, ap);
+		va_end(ap);
+	}
+	if (args_fmt && !args)
+		r = gw_fail(err, EINVAL, "its arguments are not valid JSON");
+	else
+		r = send_command(q, SEND_TIMEOUT_MS, -1, command, args, err);
+	json_decref(args);
+	if (r)
+		gw_error_prefix(err, "QMP command '%s'", command);
+	return r;
+}
+
+int gw_qmp_reply(struct gw_qmp *q, int timeout_ms, struct gw_error *err)
+{
+	json_t *v = take_reply(q, timeout_ms, gw_deadline_ms(timeout_ms), err);
+
+	if (!v)
+		return -err->code;
+	json_decref(v);
+	return 0;
 }
 
 static json_t *cmd_va(struct gw_qmp *q, int timeout_ms, struct gw_error *err,

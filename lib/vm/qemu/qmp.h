@@ -89,6 +89,16 @@ int gw_qmp_do(struct gw_qmp *q, int timeout_ms, struct gw_error *err,
 	      const char *command, const char *args_fmt, ...) GW_MUST_CHECK;
 
 /*
+ * Send @command and return at once. The next call on @q but for events is
+ * gw_qmp_reply(), which waits for its end; @err must not be NULL. Whoever does
+ * not call it has given up the reply.
+ */
+int gw_qmp_send(struct gw_qmp *q, struct gw_error *err, const char *command,
+		const char *args_fmt, ...) GW_MUST_CHECK;
+int gw_qmp_reply(struct gw_qmp *q, int timeout_ms,
+		 struct gw_error *err) GW_MUST_CHECK;
+
+/*
  * Take the oldest queued event whose name is in @names (NULL terminated;
  * NULL: any), waiting for one up to @timeout_ms. Others stay queued.
  * Return: 0 with *@event (gw_qmp_event_fini() it), -ETIMEDOUT, -ECANCELED,

@@ -6,10 +6,11 @@
  *	BASE/NAME/lock		locked for as long as that QEMU lives: QEMU
  *				inherits the descriptor, -daemonize included
  *	BASE/NAME/vm.json	struct gw_rundir_vm
- *	BASE/NAME/monitors.cfg	what QEMU reads its three monitors from
+ *	BASE/NAME/monitors.cfg	what QEMU reads its monitors from
  *	BASE/NAME/qmp.sock	QMP, for the one godwit that moves the VM
  *	BASE/NAME/status.sock	QMP, for list
  *	BASE/NAME/front.sock	QMP, for what godwit monitor passes through
+ *	BASE/NAME/guard.sock	QMP, for what stops the VM when it must (fence.h)
  *	BASE/NAME/agent.sock	the agent in QEMU
  *	BASE/NAME/free-pages.sock  the agent in the guest, with a port for it
  *	BASE/NAME/move.lock	locked by, and with the pid of, who moves it
@@ -48,6 +49,7 @@ struct gw_rundir_paths {
 	char qmp[GW_SUN_PATH_SIZE];
 	char status[GW_SUN_PATH_SIZE];
 	char front[GW_SUN_PATH_SIZE];
+	char guard[GW_SUN_PATH_SIZE];
 	char agent[GW_SUN_PATH_SIZE];
 };
 
@@ -64,6 +66,11 @@ struct gw_rundir_vm {
 	pid_t pid;	  /* of run; QEMU's too unless it daemonized */
 	char binary[PATH_MAX];
 	json_t *argv; /* list of strings as run, NULL: unknown. Owned */
+	/* what `run` was told, to do it again; NULL: unknown. Owned */
+	json_t *command;
+	char cwd[PATH_MAX];
+	bool hugepages, free_page_agent;
+	uint64_t memory_option; /* bytes; 0: none */
 	char machine[64];
 	char qemu[64]; /* "10.0.2" */
 	char agent[16]; /* "preload", "plugin" */
@@ -110,6 +117,11 @@ int gw_rundir_paths(const char *name, struct gw_rundir_paths *p,
 int gw_rundir_claim(const char *name, struct gw_rundir_claim *c,
 		    struct gw_error *err) GW_MUST_CHECK;
 
+/* The same for whoever holds the move.lock of a VM that ended: only what was
+ * its QEMU's is removed. */
+int gw_rundir_reclaim(const char *name, struct gw_rundir_claim *c,
+		      struct gw_error *err) GW_MUST_CHECK;
+
 /* Let the lock outlive an exec; from here on it ends with that program. */
 int gw_rundir_inherit(struct gw_rundir_claim *c,
 		      struct gw_error *err) GW_MUST_CHECK;
@@ -126,6 +138,10 @@ int gw_rundir_write_vm(const struct gw_rundir_claim *c,
  * -ENOENT; the message lists those that there are. */
 int gw_rundir_open(const char *name, struct gw_rundir_vm *vm,
 		   struct gw_error *err) GW_MUST_CHECK;
+
+/* The same for whoever holds its move.lock, also when it has ended. */
+int gw_rundir_reopen(const char *name, struct gw_rundir_vm *vm,
+		     struct gw_error *err) GW_MUST_CHECK;
 
 /* All living VMs by name; folders of ended ones are removed.
  * Return: their number with *@vms to be given to gw_rundir_free(), -errno. */
@@ -156,6 +172,7 @@ struct gw_vmref {
 	char qmp[GW_SUN_PATH_SIZE];
 	char agent[GW_SUN_PATH_SIZE]; /* empty: none */
 	char front[GW_SUN_PATH_SIZE]; /* a second QMP; empty: none */
+	char guard[GW_SUN_PATH_SIZE]; /* one for fence.h; empty: none */
 	char dir[GW_SUN_PATH_SIZE];   /* empty: none */
 };
 

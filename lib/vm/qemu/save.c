@@ -121,6 +121,23 @@ void gw_qemu_save_end(struct gw_qemu *q)
 	q->dev_fd = -1;
 }
 
+int gw_qemu_save_open(struct gw_qemu *q, int buffer, struct gw_error *err)
+{
+	int r;
+
+	q->dev_fd = gw_qemu_pass_socket(q, "godwit-save", buffer, err);
+	if (q->dev_fd < 0)
+		return -EREMOTEIO;
+	gw_devstream_fini(&q->stream);
+	gw_devstream_init(&q->stream);
+	q->pongs = 0;
+	q->delivered = 0;
+	memset(&q->reader_err, 0, sizeof(q->reader_err));
+	r = gw_thread_start(&q->reader, "gw-device", reader, q, err);
+	q->reader_runs = !r;
+	return r;
+}
+
 /* --- begin, poll -------------------------------------------------------- */
 
 /*
@@ -149,31 +166,19 @@ int gw_qemu_save_begin(struct gw_vm *vm, struct gw_error *err)
 	if (q->throttled > GW_THROTTLE_FINE)
 		gw_throttle_soften(&q->throttle);
 	q->saving = true; /* from here on there is something to undo */
-	r = gw_qemu_settings_set(q, true, err);
+	r = gw_qemu_settings_set(q, GW_QEMU_SOURCE, err);
 	if (r)
 		return r;
-	q->dev_fd = gw_qemu_pass_socket(q, "godwit-save",
-					q->describing ? SMALLEST_BUFFER : 0,
-					err);
-	if (q->dev_fd < 0)
-		return -EREMOTEIO;
-	gw_devstream_fini(&q->stream);
-	gw_devstream_init(&q->stream);
-	q->pongs = 0;
-	q->delivered = 0;
-	memset(&q->reader_err, 0, sizeof(q->reader_err));
-	r = gw_thread_start(&q->reader, "gw-device", reader, q, err);
+	r = gw_qemu_save_open(q, q->describing ? SMALLEST_BUFFER : 0, err);
 	if (r)
 		return r;
-	q->reader_runs = true;
 	gw_qmp_drop_events(q->qmp);
 	gw_qemu_note(q, "moving", "source", "being moved; it runs here");
 	return gw_qmp_do(q->qmp, GW_QMP_TIMEOUT_MS, err, "migrate", "{s:s}",
 			 "uri", "fd:godwit-save");
 }
 
-/* When QEMU's event happened, in our clock. */
-static int64_t event_time(const struct gw_qmp_event *e)
+int64_t gw_qemu_event_time(const struct gw_qmp_event *e)
 {
 	struct timespec t;
 	int64_t ago;
@@ -222,7 +227,7 @@ int gw_qemu_next_status(struct gw_qemu *q, int timeout_ms, char status[32],
 	} else {
 		s = json_string_value(json_object_get(e.data, "status"));
 		if (!strcmp(e.name, "STOP"))
-			q->vm.stopped_ns = event_time(&e);
+			q->vm.stopped_ns = gw_qemu_event_time(&e);
 		snprintf(status, 32, "%s", s ? s : "");
 		gw_qmp_event_fini(&e);
 	}
@@ -267,18 +272,21 @@ static struct timespec state_deadline(void)
 	return t;
 }
 
-/* The reader has stopped when this returns 0: nobody else touches q->stream. */
-static int wait_table(struct gw_qemu *q, struct gw_error *err)
+/* Until the reader has set *@what. It has stopped then (or does nothing more
+ * with q->stream): nobody else touches that. */
+static int wait_stream(struct gw_qemu *q, const bool *what, const char *text,
+		       struct gw_error *err)
 {
 	struct timespec deadline = state_deadline();
 	GW_LOCKED(&q->lock);
 
-	while (!q->stream.s.ram.have_table && !q->reader_err.code)
+	while (!*what && !q->reader_err.code)
 		if (pthread_cond_timedwait(&q->more, &q->lock, &deadline))
 			return gw_fail(err, ETIMEDOUT,
-				       "QEMU did not list its RAM blocks within %d s",
-				       STATE_TIMEOUT_MS / 1000);
-	if (!q->reader_err.code)
+				       "QEMU did not %s within %d s (%zu bytes came)",
+				       text, STATE_TIMEOUT_MS / 1000,
+				       q->stream.len);
+	if (*what)
 		return 0;
 	if (err)
 		*err = q->reader_err;
@@ -300,7 +308,8 @@ int gw_qemu_describe(struct gw_vm *vm, struct gw_image_desc *d,
 	q->describing = true;
 	r = gw_qemu_save_begin(vm, err);
 	if (!r)
-		r = wait_table(q, err);
+		r = wait_stream(q, &q->stream.s.ram.have_table,
+				"list its RAM blocks", err);
 	if (!r) {
 		d->config = q->stream.s.config;
 		d->table = q->stream.s.ram.table;
@@ -378,45 +387,54 @@ int gw_qemu_save_read(struct gw_vm *vm, bool final, gw_vm_sink sink, void *arg,
 	}
 }
 
+int gw_qemu_save_whole(struct gw_qemu *q, struct gw_error *err)
+{
+	return wait_stream(q, &q->stream.complete, "finish its device state",
+			   err);
+}
+
 /* --- the end ------------------------------------------------------------ */
+
+int gw_qemu_save_give_up(struct gw_qemu *q, struct gw_error *err)
+{
+	int64_t deadline = gw_deadline_ms(COMMIT_TIMEOUT_MS);
+	char status[32] = "";
+	int r = say(q, GW_RP_SHUT, 0, err);
+
+	while (r >= 0 && gw_deadline_left_ms(deadline) > 0) {
+		r = gw_qemu_next_status(q, gw_deadline_left_ms(deadline),
+					status, err);
+		if (r > 0 && !strcmp(status, "completed"))
+			return 0;
+		if (r > 0 && (!strcmp(status, "failed") ||
+			      !strcmp(status, "cancelled")))
+			return migration_failed(q, status, err);
+	}
+	return r < 0 ? r :
+		       gw_fail(err, ETIMEDOUT,
+			       "QEMU did not give the VM up within %d s",
+			       COMMIT_TIMEOUT_MS / 1000);
+}
 
 int gw_qemu_save_commit(struct gw_vm *vm, struct gw_error *err)
 {
-	int64_t deadline = gw_deadline_ms(COMMIT_TIMEOUT_MS);
 	struct gw_qemu *q = gw_qemu_of(vm);
-	char status[32] = "";
 	int r;
 
 	gw_qemu_note(q, "committing", "source",
 		     "given up here, because the destination has the whole VM; whether it was told to run it is known there");
-	r = say(q, GW_RP_SHUT, 0, err);
-	while (!r && gw_deadline_left_ms(deadline) > 0) {
-		r = gw_qemu_next_status(q, gw_deadline_left_ms(deadline),
-					status, err);
-		if (r > 0 && !strcmp(status, "completed")) {
-			q->committed = true;
-			return 0;
-		}
-		if (r > 0 && (!strcmp(status, "failed") ||
-			      !strcmp(status, "cancelled")))
-			return migration_failed(q, status, err);
-		if (r > 0)
-			r = 0;
-	}
+	r = gw_qemu_save_give_up(q, err);
 	/*
 	 * A QEMU that died cannot run the VM again, and the destination has
 	 * all of it: that is a commit too, and saves the VM.
 	 */
-	if (gw_qemu_dies(q, r ? DEATH_TIMEOUT_MS : 0)) {
+	if (r && gw_qemu_dies(q, DEATH_TIMEOUT_MS)) {
 		gw_warn("the source QEMU (pid %d) ended during the hand-over; the destination has the whole VM",
 			(int)q->pid);
-		q->committed = true;
-		return 0;
+		r = 0;
 	}
-	return r ? r :
-		   gw_fail(err, ETIMEDOUT,
-			   "QEMU did not give the VM up within %d s",
-			   COMMIT_TIMEOUT_MS / 1000);
+	q->committed = !r;
+	return r;
 }
 
 void gw_qemu_save_release(struct gw_vm *vm)

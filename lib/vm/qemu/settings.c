@@ -18,25 +18,25 @@
  */
 static const struct {
 	const char *name;
-	bool source, dest;
+	bool on[3]; /* GW_QEMU_SOURCE, GW_QEMU_DEST, GW_QEMU_CHECKPOINT */
 } capabilities[] = {
-	{ "x-ignore-shared", true, true },
-	{ "return-path", true, true },
-	{ "events", true, true },
-	{ "pause-before-switchover", true, false },
-	{ "xbzrle", false, false },
-	{ "auto-converge", false, false },
-	{ "dirty-limit", false, false },
-	{ "postcopy-ram", false, false },
-	{ "postcopy-preempt", false, false },
-	{ "postcopy-blocktime", false, false },
-	{ "release-ram", false, false },
-	{ "multifd", false, false },
-	{ "zero-copy-send", false, false },
-	{ "background-snapshot", false, false },
-	{ "mapped-ram", false, false },
-	{ "switchover-ack", false, false },
-	{ "x-colo", false, false },
+	{ "x-ignore-shared", { true, true, true } },
+	{ "return-path", { true, true, true } },
+	{ "events", { true, true, true } },
+	{ "pause-before-switchover", { true, false, false } },
+	{ "xbzrle", { false } },
+	{ "auto-converge", { false } },
+	{ "dirty-limit", { false } },
+	{ "postcopy-ram", { false } },
+	{ "postcopy-preempt", { false } },
+	{ "postcopy-blocktime", { false } },
+	{ "release-ram", { false } },
+	{ "multifd", { false } },
+	{ "zero-copy-send", { false } },
+	{ "background-snapshot", { false } },
+	{ "mapped-ram", { false } },
+	{ "switchover-ack", { false } },
+	{ "x-colo", { false } },
 };
 
 static const json_t *find(const json_t *list, const char *name)
@@ -80,7 +80,7 @@ static void switch_off_ours(json_t *list)
 	}
 }
 
-static int set_capabilities(struct gw_qemu *q, bool source,
+static int set_capabilities(struct gw_qemu *q, enum gw_qemu_use use,
 			    struct gw_error *err)
 {
 	json_t *list = json_array();
@@ -88,8 +88,7 @@ static int set_capabilities(struct gw_qemu *q, bool source,
 
 	for (size_t i = 0; i < sizeof(capabilities) / sizeof(*capabilities);
 	     i++) {
-		bool on = source ? capabilities[i].source :
-				   capabilities[i].dest;
+		bool on = capabilities[i].on[use];
 
 		if (on || find(q->old_capabilities, capabilities[i].name))
 			json_array_append_new(
@@ -110,24 +109,32 @@ static json_t *default_parameters(void)
 			 "downtime-limit", 300);
 }
 
-static int save_parameters(struct gw_qemu *q, struct gw_error *err)
+/* As they are, or as they were before a godwit that is gone. *@left: that was
+ * the case. */
+static json_t *read_parameters(struct gw_qmp *q, bool *left,
+			       struct gw_error *err)
 {
 	json_int_t bandwidth = 0, downtime = 300;
-	json_t *p = gw_qmp_cmd(q->qmp, GW_QMP_TIMEOUT_MS, err,
+	json_t *p = gw_qmp_cmd(q, GW_QMP_TIMEOUT_MS, err,
 			       "query-migrate-parameters", NULL);
 
 	if (!p)
-		return -EREMOTEIO;
+		return NULL;
 	json_unpack(p, "{s?I, s?I}", "max-bandwidth", &bandwidth,
 		    "downtime-limit", &downtime);
 	json_decref(p);
-	if (bandwidth == 0 && downtime == NO_LIMIT_MS) /* left behind */
-		q->old_parameters = default_parameters();
-	else
-		q->old_parameters = json_pack("{s:I, s:I}", "max-bandwidth",
-					      bandwidth, "downtime-limit",
-					      downtime);
-	return 0;
+	*left = bandwidth == 0 && downtime == NO_LIMIT_MS;
+	return *left ? default_parameters() :
+		       json_pack("{s:I, s:I}", "max-bandwidth", bandwidth,
+				 "downtime-limit", downtime);
+}
+
+static int save_parameters(struct gw_qemu *q, struct gw_error *err)
+{
+	bool left;
+
+	q->old_parameters = read_parameters(q->qmp, &left, err);
+	return q->old_parameters ? 0 : -EREMOTEIO;
 }
 
 int gw_qemu_settings_save(struct gw_qemu *q, bool source, struct gw_error *err)
@@ -145,12 +152,14 @@ int gw_qemu_settings_save(struct gw_qemu *q, bool source, struct gw_error *err)
 	return source && !q->old_parameters ? save_parameters(q, err) : 0;
 }
 
-int gw_qemu_settings_set(struct gw_qemu *q, bool source, struct gw_error *err)
+int gw_qemu_settings_set(struct gw_qemu *q, enum gw_qemu_use use,
+			 struct gw_error *err)
 {
+	bool source = use != GW_QEMU_DEST;
 	int r = gw_qemu_settings_save(q, source, err);
 
 	if (!r)
-		r = set_capabilities(q, source, err);
+		r = set_capabilities(q, use, err);
 	/*
 	 * What QEMU sends is only its device state, and when it starts we are
 	 * ready for it: it must neither pace nor wait for a better moment.
@@ -303,12 +312,12 @@ void gw_qemu_settings_clean(struct gw_qmp *q)
 	struct gw_error err;
 	json_t *list = gw_qmp_cmd(q, GW_QMP_TIMEOUT_MS, &err,
 				  "query-migrate-capabilities", NULL);
-	bool source = is_on(list, "pause-before-switchover");
-	json_t *p = source ? default_parameters() : NULL;
+	bool left = false;
+	json_t *p = read_parameters(q, &left, &err);
 
 	if (left_behind(list)) {
 		switch_off_ours(list);
-		put(q, list, p);
+		put(q, list, left ? p : NULL);
 	}
 	json_decref(p);
 	json_decref(list);
