@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/command.h"
 #include "base/pause.h"
@@ -87,11 +88,10 @@ static bool say_bye(struct gw_source *s, int64_t timeout_ms)
 	return true;
 }
 
-/* Until when the VM may run, from now; ms. */
-static int64_t lease_left_ms(struct gw_protect *p)
+static int64_t lease_end(struct gw_protect *p)
 {
 	GW_LOCKED(&p->lock);
-	return (p->until_ns - gw_now_ns()) / GW_NS_PER_MS;
+	return p->until_ns;
 }
 
 /* Does the standby promise not to take over? */
@@ -102,7 +102,7 @@ static bool settle(struct gw_source *s)
 	if (!p->exposed || p->bye ||
 	    gw_lease_give_back(p->lease, p->timeout_ns / GW_NS_PER_MS))
 		return true;
-	return say_bye(s, lease_left_ms(p));
+	return say_bye(s, (lease_end(p) - gw_now_ns()) / GW_NS_PER_MS);
 }
 
 /* --- what is said --------------------------------------------------------- */
@@ -185,12 +185,15 @@ static bool arbiter_agrees(struct gw_source *s)
 static int stand_still(struct gw_source *s, struct gw_error *err)
 {
 	const char *name = s->c.vm->info.name;
+	int64_t end = lease_end(s->protect);
+	struct timespec t = { end / GW_NS_PER_S, end % GW_NS_PER_S };
 	struct gw_error ignored;
 	char why[GW_ERROR_MAX];
-	int r = s->protect->ops->stop(s->c.vm, &ignored);
+	int r;
 
-	if (r) /* it will stand, then: the guardian, or end_vm() */
-		gw_debug("stopping '%s': %s", name, ignored.msg);
+	/* Until then it may run, and then it stands. */
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL))
+		;
 	if (arbiter_agrees(s))
 		return go_on(s, "; the arbiter agreed", err);
 	memcpy(why, err->msg, sizeof(why));

@@ -206,9 +206,7 @@ static int op_end(struct gw_vm *vm, bool run, const char *why,
 	if (!ck->begun)
 		return 0;
 	end_lease(s);
-	if (run && ck->fenced)
-		return fenced(vm, err);
-	ck->begun = false;
+	ck->begun = ck->fenced = false;
 	if (!run) {
 		gw_synthetic_set_run(s, false);
 		if (!ck->hold)

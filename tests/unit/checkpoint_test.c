@@ -230,10 +230,10 @@ static void a_lease_that_ran_out_is_for_good(void)
 	CHECK(ops->lease(vm, INT64_MAX, &err) == -EPERM);
 	CHECK_OK(ops->stop(vm, &err), &err);
 	CHECK(ops->cont(vm, &err) == -EPERM);
-	CHECK(ops->end(vm, true, NULL, &err) == -EPERM);
 	CHECK(!gw_synthetic_running(vm));
-	CHECK_OK(ops->end(vm, false, "test", &err), &err);
-	CHECK(!gw_synthetic_running(vm));
+	/* Somebody who knows what the standby did may end it all the same. */
+	CHECK_OK(ops->end(vm, true, NULL, &err), &err);
+	CHECK(gw_synthetic_running(vm));
 	gw_vm_close(vm);
 }
 
