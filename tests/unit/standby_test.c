@@ -31,7 +31,7 @@
 
 #define BLOCKS	   2
 #define BYTES	   (2ul << 20)
-#define TIMEOUT_MS 400
+#define TIMEOUT_MS 1000
 #define PATIENCE_S 60 /* with a busy machine */
 
 static uint64_t seed;
@@ -620,7 +620,7 @@ static void a_lease_is_enough_to_stay(void)
 	struct primary p;
 
 	standby_init(&s, GW_SYNTHETIC_SOUND);
-	s.params.idle_timeout_ns = 100 * GW_NS_PER_MS;
+	s.params.idle_timeout_ns = 2 * GW_NS_PER_S;
 	primary_init(&p);
 	standby_start(&s);
 	CHECK_OK(primary_connect(&p, &s, NULL), &p.err);
