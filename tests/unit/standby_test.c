@@ -31,7 +31,7 @@
 
 #define BLOCKS	   2
 #define BYTES	   (2ul << 20)
-#define TIMEOUT_MS 1000
+#define TIMEOUT_MS 1500 /* a busy machine forgets a thread for a while */
 #define PATIENCE_S 60 /* with a busy machine */
 
 static uint64_t seed;
@@ -198,7 +198,7 @@ struct primary {
 	uint64_t seq, acked;
 	uint64_t writes[CHECKPOINTS]; /* of the VM, at each checkpoint */
 	uint64_t generation;
-	int64_t fence_ns;
+	int64_t timeout_ns, fence_ns;
 	int64_t until;	    /* atomic: the lease's */
 	bool failover, bye; /* came */
 	enum lie lie;
@@ -226,7 +226,6 @@ static void primary_init(struct primary *p)
 	CHECK(!gw_ram_map(&p->vm->ram, false, &p->err));
 	CHECK_OK(p->vm->ops->checkpoint->begin(p->vm, &o, &p->err), &p->err);
 	p->generation = UINT64_MAX;
-	p->fence_ns = TIMEOUT_MS * GW_NS_PER_MS / 2;
 }
 
 /* Not a word more. */
@@ -285,9 +284,10 @@ static int join_lease(struct primary *p, const char *uri,
 		gw_chan_close(chan);
 		return -p->err.code;
 	}
-	CHECK(theirs->timeout_ms == TIMEOUT_MS);
-	p->lease = gw_lease_hold(chan, TIMEOUT_MS * GW_NS_PER_MS, p->fence_ns,
-				 renew, p, &p->err);
+	p->timeout_ns = theirs->timeout_ms * GW_NS_PER_MS;
+	p->fence_ns = p->timeout_ns / 10 * 9;
+	p->lease = gw_lease_hold(chan, p->timeout_ns, p->fence_ns, renew, p,
+				 &p->err);
 	return p->lease ? gw_lease_first(p->lease, 20000, &p->err) : -EIO;
 }
 
@@ -565,8 +565,8 @@ static void check_in_time(struct standby *s, struct primary *p)
 {
 	int64_t until = __atomic_load_n(&p->until, __ATOMIC_ACQUIRE);
 
-	CHECK(s->taking_ns - (until - p->fence_ns) >=
-	      TIMEOUT_MS * GW_NS_PER_MS);
+	CHECK(p->timeout_ns == s->params.timeout_ns);
+	CHECK(s->taking_ns - (until - p->fence_ns) >= p->timeout_ns);
 }
 
 static char *ask(struct standby *s, const char *command)
@@ -621,11 +621,12 @@ static void a_lease_is_enough_to_stay(void)
 
 	standby_init(&s, GW_SYNTHETIC_SOUND);
 	s.params.idle_timeout_ns = 2 * GW_NS_PER_S;
+	s.params.timeout_ns = 5 * GW_NS_PER_S;
 	primary_init(&p);
 	standby_start(&s);
 	CHECK_OK(primary_connect(&p, &s, NULL), &p.err);
 	CHECK_OK(primary_checkpoints(&p, 2), &p.err);
-	usleep(5 * TIMEOUT_MS * 1000);
+	usleep(4000000);
 	CHECK_OK(primary_checkpoints(&p, 2), &p.err);
 	CHECK(!count_event(&s, "taking over"));
 	primary_cut(&p);
