@@ -6,6 +6,8 @@ runs out."""
 import json
 import os
 import select
+import socket
+import struct
 import subprocess
 import time
 
@@ -205,3 +207,107 @@ def test_a_killed_probe_stops_it(env, version, when):
 def unlocked(guest):
     g = guest.env.godwit("resume", guest.name)
     return "moved by another" not in (g.wait(), g.stderr())[1]
+
+
+# --- what the guest sends ---------------------------------------------------
+
+class Wire:
+    """The other end of a guest's network: who asks by ARP where 10.0.2.15 is,
+    from which of the addresses 10.0.2.100... and what is answered."""
+
+    def __init__(self):
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.bind(("127.0.0.1", 0))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.bind(("127.0.0.1", 0))
+            self.guest = s.getsockname()
+        self.got = []
+
+    def options(self):
+        return ("-netdev", "socket,id=n0,udp=127.0.0.1:%d,"
+                "localaddr=127.0.0.1:%d" %
+                (self.sock.getsockname()[1], self.guest[1]),
+                "-device", "virtio-net-pci,netdev=n0,romfile=")
+
+    def ask(self, n):
+        mac = bytes((2, 0, 0, 0, 0, n))
+        self.sock.sendto(
+            b"\xff" * 6 + mac + struct.pack(">HHHBBH", 0x806, 1, 0x800, 6, 4,
+                                            1) +
+            mac + bytes((10, 0, 2, 100 + n)) + bytes(6) +
+            bytes((10, 0, 2, 15)) + bytes(18), self.guest)
+
+    def answers(self, seconds=0.0):
+        """To which questions there were answers so far."""
+        end = time.monotonic() + seconds
+        while select.select([self.sock], [], [],
+                            max(0, end - time.monotonic()))[0]:
+            f = self.sock.recv(2000)
+            if f[12:14] == b"\x08\x06" and f[20:22] == b"\0\2":
+                self.got.append(f[41] - 100)
+        return self.got
+
+    def wait(self, *answers):
+        wait_until(f"answers {answers}",
+                   lambda: self.answers() == list(answers))
+
+    def close(self):
+        self.sock.close()
+
+
+@pytest.fixture
+def wire():
+    w = Wire()
+    yield w
+    w.close()
+
+
+QUIET = 1.0  # seconds after which an answer would have come
+
+
+def test_nothing_is_sent_before_it_is_released(env, version, wire):
+    a = env.guest("a", version=version, extra=wire.options())
+    a.wait_tick(20)
+    wire.ask(0)
+    wire.wait(0)
+    probe = Probe(env, a)
+    probe("begin hold")
+    wire.ask(1)
+    assert wire.answers(QUIET) == [0]
+    for n in 2, 3, 4:  # n - 1 is safe when n was sent and is not
+        probe("stop")
+        probe("cont")
+        wire.ask(n)
+        assert wire.answers(QUIET)[-1] == n - 2
+        probe("release")
+        wire.wait(*range(n))
+    # Two epochs at once, in order.
+    probe("stop")
+    probe("cont")
+    wire.ask(5)
+    assert wire.answers(QUIET)[-1] == 3
+    probe("end run")
+    wire.wait(*range(6))
+    wire.ask(6)
+    wire.wait(*range(7))
+    a.assert_healthy()
+
+
+def test_what_was_held_stays_in_a_vm_that_was_fenced(env, version, wire):
+    a = env.guest("a", version=version, extra=wire.options())
+    a.wait_tick(20)
+    probe = Probe(env, a)
+    probe("begin hold")
+    probe("take 3 1")
+    wire.ask(0)
+    time.sleep(QUIET)
+    probe.kill()
+    wait_until("stop", lambda: a.status() == "paused")
+    wire.ask(1)
+    assert wire.answers(QUIET) == []
+    wait_until("end of the guardian", lambda: unlocked(a), 30)
+    assert wire.answers() == []
+    resume(env, a)
+    wire.wait(0, 1)
+    assert not [x for x in a.ask("qom-list", path="/objects")
+                if "godwit" in x["name"]]
