@@ -88,21 +88,23 @@ static int pending(struct gw_standby *s, uint64_t attempts, int64_t deadline,
 		return 1;
 	if (!s->seq)
 		return gw_fail(err, ENODATA,
-			       "there is nothing to take over: no checkpoint is complete");
+			       "there is nothing to take over: no checkpoint "
+			       "is complete");
 	if (s->leaving)
 		return gw_fail(err, ECANCELED, "the standby ends");
 	if (gw_now_ns() < deadline)
 		return 1;
 	return gw_fail(err, ETIMEDOUT,
-		       "the primary %s is alive, but did not hand the VM over in time; it may still do so. When it is silent for %lld ms the VM runs here",
+		       "the primary %s is alive, but did not hand the VM over "
+		       "in time; it may still do so. When it is silent for "
+		       "%lld ms the VM runs here",
 		       s->primary,
 		       (long long)(s->c->params->timeout_ns / GW_NS_PER_MS));
 }
 
 static int failover(struct gw_standby *s, struct gw_error *err)
 {
-	int64_t deadline =
-		gw_now_ns() + s->c->params->handover_timeout_ns;
+	int64_t deadline = gw_now_ns() + s->c->params->handover_timeout_ns;
 	uint64_t attempts;
 	int r;
 	GW_LOCKED(&s->lock);
@@ -152,10 +154,11 @@ static int get_line(struct gw_chan *chan, char *line, size_t cap,
 
 	do {
 		struct iovec iov = { line + len, cap - 1 - len };
-		ssize_t n = len < cap - 1 ? gw_chan_readv(chan, &iov, 1, err) :
-					    gw_fail(err, EMSGSIZE,
-						    "a line of more than %zu bytes",
-						    cap - 2);
+		ssize_t n = len < cap - 1
+				    ? gw_chan_readv(chan, &iov, 1, err)
+				    : gw_fail(err, EMSGSIZE,
+					      "a line of more than %zu bytes",
+					      cap - 2);
 
 		if (n < 0)
 			return (int)n;
@@ -170,15 +173,14 @@ static int get_line(struct gw_chan *chan, char *line, size_t cap,
 	return 0;
 }
 
-static int put_line(struct gw_chan *chan, const json_t *j,
-		    struct gw_error *err)
+static int put_line(struct gw_chan *chan, const json_t *j, struct gw_error *err)
 {
 	gw_autofree char *text = json_dumps(j, JSON_COMPACT);
 	struct iovec iov[2] = { { text, text ? strlen(text) : 0 },
-				{ (void *)(uintptr_t)"\n", 1 } };
+				{ (void *)(uintptr_t) "\n", 1 } };
 
-	return text ? gw_chan_writev(chan, iov, 2, err) :
-		      gw_fail(err, ENOMEM, "no memory for an answer");
+	return text ? gw_chan_writev(chan, iov, 2, err)
+		    : gw_fail(err, ENOMEM, "no memory for an answer");
 }
 
 static void serve(struct gw_control *c, struct gw_chan *chan)
@@ -250,8 +252,8 @@ int gw_control_start(struct gw_standby *s, struct gw_error *err)
 	if (!c->listener)
 		return -err->code;
 	for (; c->nthreads < THREADS && !r; c->nthreads += !r)
-		r = gw_thread_start(&c->thread[c->nthreads], "gw-control",
-				    work, c, err);
+		r = gw_thread_start(&c->thread[c->nthreads], "gw-control", work,
+				    c, err);
 	return r;
 }
 
@@ -286,8 +288,8 @@ char *gw_standby_ask(const char *path, const char *command, int64_t timeout_ms,
 		return NULL;
 	chan->read_timeout_ms = chan->write_timeout_ms = timeout_ms;
 	line = malloc(ANSWER_MAX);
-	r = line ? gw_chan_write(chan, command, strlen(command), err) :
-		   gw_fail(err, ENOMEM, "no memory for an answer");
+	r = line ? gw_chan_write(chan, command, strlen(command), err)
+		 : gw_fail(err, ENOMEM, "no memory for an answer");
 	if (!r)
 		r = gw_chan_write(chan, "\n", 1, err);
 	if (!r)

@@ -26,7 +26,8 @@ static void reason(struct gw_standby *s, struct gw_error *why)
 
 	if (s->state == GW_STANDBY_TAKING || s->state == GW_STANDBY_RUNNING)
 		gw_fail_as(why, GW_FAULT_REFUSED, EBUSY,
-			   "the standby of '%s' takes over from %s: the VM runs there, or is about to",
+			   "the standby of '%s' takes over from %s: the VM "
+			   "runs there, or is about to",
 			   name, s->primary);
 	else
 		gw_fail_as(why, GW_FAULT_REFUSED, EBUSY,
@@ -59,8 +60,8 @@ static void *keep(void *arg)
 
 	for (;;) {
 		struct gw_error ignored;
-		struct gw_chan *chan = gw_listener_accept(
-			d->s->c->listener, -1, &d->stop, &ignored);
+		struct gw_chan *chan = gw_listener_accept(d->s->c->listener, -1,
+							  &d->stop, &ignored);
 
 		if (chan)
 			refuse(d, chan);

@@ -60,10 +60,10 @@ struct gw_standby {
 	pthread_cond_t changed; /* any of these */
 	struct gw_turn *turn;	/* NULL: between two */
 	enum gw_standby_state state;
-	char primary[160];    /* "": none connected */
-	uint64_t seq;	      /* of the checkpoint, 0: none */
-	bool here;	      /* it came in this turn */
-	int64_t seq_ns;	      /* when; 0: before this process began */
+	char primary[160]; /* "": none connected */
+	uint64_t seq;	   /* of the checkpoint, 0: none */
+	bool here;	   /* it came in this turn */
+	int64_t seq_ns;	   /* when; 0: before this process began */
 	int64_t interval_ns;
 	struct gw_lease_grantor *lease;
 	int lease_fd;

@@ -71,8 +71,8 @@ static int begin(void *arg, const struct gw_ram_table *t,
 	s->place.base.table = t;
 	s->place.store = s->store;
 	for (int i = 0; i < t->n; i++)
-		s->place.block[i] = (int)(gw_ram_find(ram, t->entry[i].idstr) -
-					  ram->block);
+		s->place.block[i] =
+			(int)(gw_ram_find(ram, t->entry[i].idstr) - ram->block);
 	*place = &s->place.base;
 	gw_standby_enter(s, GW_STANDBY_RECEIVING);
 	gw_standby_say(s, "receiving", "%s", s->primary);
@@ -131,8 +131,7 @@ static int commit(void *arg, const struct gw_checkpoint *c, const void *base,
 /* It was the primary's own word: nobody has to decide. */
 static int go(void *arg, struct gw_error *err)
 {
-	return gw_standby_take_over(arg, "the primary handed over", false,
-				    err);
+	return gw_standby_take_over(arg, "the primary handed over", false, err);
 }
 
 static bool leaving(void *arg)
@@ -177,8 +176,8 @@ int gw_standby_serve(struct gw_standby *s, struct gw_chan *chan,
 		     enum gw_dest_kept *kept, struct gw_error *err)
 {
 	struct gw_dest_keeper k = {
-		.timeout_ms = (uint32_t)(s->c->params->timeout_ns /
-					 GW_NS_PER_MS),
+		.timeout_ms =
+			(uint32_t)(s->c->params->timeout_ns / GW_NS_PER_MS),
 		.arg = s,
 		.lease = lease,
 		.begin = begin,

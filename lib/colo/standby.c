@@ -89,8 +89,7 @@ static void turn_end(struct gw_standby *s, struct gw_turn *t)
 }
 
 /* A primary; NULL without @err: somebody woke us up. */
-static struct gw_chan *await_primary(struct gw_standby *s,
-				     struct gw_error *err)
+static struct gw_chan *await_primary(struct gw_standby *s, struct gw_error *err)
 {
 	struct gw_chan *chan = NULL;
 
@@ -125,8 +124,8 @@ static int failed(struct gw_standby *s, const struct gw_error *why,
 }
 
 /* The lease has run out, or an operator said so: from now on it is us. */
-static int take_over(struct gw_standby *s, const char *reason,
-		     enum outcome *o, struct gw_error *err)
+static int take_over(struct gw_standby *s, const char *reason, enum outcome *o,
+		     struct gw_error *err)
 {
 	struct gw_error why = { 0 };
 
@@ -181,9 +180,9 @@ static int after_loss(struct gw_standby *s, const struct gw_error *why,
 	if (here)
 		return kept_there(s, "given back", why, err);
 	gw_standby_say(s, released ? "incomplete" : "refused",
-		       released ?
-			       "%s: nothing to take over: the first copy was not complete: %s" :
-			       "%s: %s",
+		       released ? "%s: nothing to take over: the first copy "
+				  "was not complete: %s"
+				: "%s: %s",
 		       s->primary, why->msg);
 	return 0;
 }
@@ -228,8 +227,8 @@ static int turn(struct gw_standby *s, enum outcome *o, struct gw_error *err)
 
 static unsigned int threads(const struct godwit_params *p)
 {
-	long n = p->flush_threads ? (long)p->flush_threads :
-				    sysconf(_SC_NPROCESSORS_ONLN);
+	long n = p->flush_threads ? (long)p->flush_threads
+				  : sysconf(_SC_NPROCESSORS_ONLN);
 
 	return n > 0 ? (unsigned int)n : 1;
 }
@@ -255,7 +254,8 @@ static int open_store(struct gw_standby *s, struct gw_error *err)
 	if (!s->seq)
 		return 0;
 	gw_standby_say(s, "restored",
-		       "checkpoint %llu from %s; whether its primary lives is not known: 'godwit failover %s' runs it",
+		       "checkpoint %llu from %s; whether its primary lives is "
+		       "not known: 'godwit failover %s' runs it",
 		       (unsigned long long)s->seq, path, vm->info.name);
 	return gw_standby_fill(s, err);
 }
@@ -268,7 +268,8 @@ static int start(struct gw_standby *s, struct gw_error *err)
 	s->looked_ns = gw_now_ns();
 	if (!r && !gw_listener_again(s->c->listener))
 		r = gw_fail_as(err, GW_FAULT_USAGE, ENOTSUP,
-			       "'%s' takes one connection, a primary makes several: use tcp: or unix:",
+			       "'%s' takes one connection, a primary makes "
+			       "several: use tcp: or unix:",
 			       gw_listener_uri(s->c->listener));
 	if (!r)
 		r = gw_ram_map(&vm->ram, true, err);
@@ -318,8 +319,8 @@ int gw_standby_run(const struct gw_standby_config *c, bool *took_over,
 		gw_progress_status(c->progress, GODWIT_STATUS_COMPLETED);
 	else if (r)
 		gw_progress_status(c->progress,
-				   err->fault == GW_FAULT_CANCELLED ?
-					   GODWIT_STATUS_CANCELLED :
-					   GODWIT_STATUS_FAILED);
+				   err->fault == GW_FAULT_CANCELLED
+					   ? GODWIT_STATUS_CANCELLED
+					   : GODWIT_STATUS_FAILED);
 	return r;
 }

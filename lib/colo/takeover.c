@@ -127,20 +127,20 @@ static int attempts(struct gw_standby *s, struct gw_error *err)
 }
 
 /* The user's command has the last word, as for the primary. */
-static int ask_arbiter(struct gw_standby *s, const char *reason,
-		       struct gw_error *err)
+static int ask_arbiter(struct gw_standby *s, struct gw_error *err)
 {
 	const char *command = s->c->params->arbiter;
-	char vm[128], peer[192], why[128];
-	const char *env[] = { "GODWIT_ROLE=standby", vm, peer, why, NULL };
-	const char *args[] = { NULL };
+	const char *name = gw_standby_vm(s)->info.name;
+	const char *args[] = { "standby", name, s->primary, NULL };
+	char vm[96], peer[192];
+	const char *env[] = { "GODWIT_ROLE=standby", vm, peer, NULL };
 	int r;
 
 	if (!command || !command[0])
 		return 0;
-	snprintf(vm, sizeof(vm), "GODWIT_VM=%s", gw_standby_vm(s)->info.name);
+	snprintf(vm, sizeof(vm), "GODWIT_VM=%s", name);
 	snprintf(peer, sizeof(peer), "GODWIT_PEER=%s", s->primary);
-	snprintf(why, sizeof(why), "GODWIT_REASON=%s", reason);
+	gw_info("asking the arbiter: %s", command);
 	r = gw_command_run(command, args, env, ARBITER_MS, s->c->cancel, err);
 	if (r < 0)
 		gw_error_prefix(err, "the arbiter '%s'", command);
@@ -170,15 +170,17 @@ int gw_standby_take_over(struct gw_standby *s, const char *reason, bool ask,
 	gw_standby_enter(s, GW_STANDBY_TAKING);
 	gw_standby_say(s, "taking over", "%s", reason);
 	gw_progress_status(s->c->progress, GODWIT_STATUS_DEVICE);
-	r = ask ? ask_arbiter(s, reason, &why) : 0;
+	r = ask ? ask_arbiter(s, &why) : 0;
 	if (!r)
 		r = gw_store_drop(s->store, &why);
 	if (!r)
 		r = attempts(s, &why);
 	if (r) {
-		gw_error_prefix(&why, "'%s' could not be run from checkpoint %llu",
+		gw_error_prefix(&why,
+				"'%s' could not be run from checkpoint %llu",
 				gw_standby_vm(s)->info.name, seq);
 		*err = why;
+		gw_standby_enter(s, GW_STANDBY_LISTENING);
 	} else {
 		gw_standby_enter(s, GW_STANDBY_RUNNING);
 		gw_progress_status(s->c->progress, GODWIT_STATUS_COMPLETED);

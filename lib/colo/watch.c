@@ -19,8 +19,8 @@
 
 struct gw_watch {
 	struct gw_standby *s;
-	int kick; /* eventfd */
-	bool quit; /* atomic */
+	int kick;	/* eventfd */
+	bool quit;	/* atomic */
 	int64_t end_ns; /* the thread's: then the turn ends; 0: it need not */
 	pthread_t thread;
 };
@@ -81,8 +81,8 @@ static int prepare(struct gw_watch *w, struct pollfd p[3])
 	GW_LOCKED(&s->lock);
 
 	p[0] = (struct pollfd){ .fd = w->kick, .events = POLLIN };
-	p[1] = (struct pollfd){ .fd = s->leaving ? -1 :
-						   gw_cancel_fd(s->c->cancel),
+	p[1] = (struct pollfd){ .fd = s->leaving ? -1
+						 : gw_cancel_fd(s->c->cancel),
 				.events = POLLIN };
 	p[2] = (struct pollfd){ .fd = -1, .events = POLLIN };
 	if (s->lease && !s->taken && !s->released)

@@ -78,7 +78,8 @@ static int socket_in(const char *dir, char path[GW_SUN_PATH_SIZE],
 	if (n >= 0 && n < GW_SUN_PATH_SIZE)
 		return 0;
 	return gw_fail(err, ENAMETOOLONG,
-		       "'%s/standby.sock' is too long for a socket: set GODWIT_RUNTIME_DIR to a shorter one",
+		       "'%s/standby.sock' is too long for a socket: set "
+		       "GODWIT_RUNTIME_DIR to a shorter one",
 		       dir);
 }
 
@@ -100,7 +101,8 @@ static void note_end(const char *dir, struct gw_vm *vm, bool took_over)
 {
 	if (took_over)
 		note(dir, "taken over", vm->peer,
-		     "its primary is gone, it runs here from the last checkpoint");
+		     "its primary is gone, it runs here from the last "
+		     "checkpoint");
 	else if (vm->info.waiting)
 		gw_rundir_note_clear(dir);
 }
@@ -135,7 +137,8 @@ int godwit_standby(struct godwit_op *op, const char *uri,
 		return -e->code;
 	if (*dir)
 		note(dir, "standby", gw_listener_uri(c.listener),
-		     "it waits for checkpoints of its primary; 'godwit failover' runs it from the last one");
+		     "it waits for checkpoints of its primary; 'godwit "
+		     "failover' runs it from the last one");
 	r = gw_standby_run(&c, took_over, e);
 	gw_listener_close(c.listener);
 	if (*dir)
@@ -155,8 +158,7 @@ static int read_answer(const char *name, const char *answer,
 			       "the standby of '%s' answers '%.200s'", name,
 			       answer);
 	else if (why)
-		r = gw_fail_as(err, (enum gw_fault)fault, EREMOTEIO, "%s",
-			       why);
+		r = gw_fail_as(err, (enum gw_fault)fault, EREMOTEIO, "%s", why);
 	json_decref(j);
 	return r;
 }

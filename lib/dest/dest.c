@@ -23,8 +23,8 @@ static void fill_hello(struct gw_dest *d, struct gw_hello *h)
 	memcpy(h->session, d->session, sizeof(h->session));
 	h->features = GW_FEATURE_XBZRLE | GW_FEATURE_FILL;
 	if (d->c.listener && gw_listener_again(d->c.listener))
-		h->features |= GW_FEATURE_MULTIFD | GW_FEATURE_ZLIB |
-			       GW_FEATURE_ZSTD;
+		h->features |=
+			GW_FEATURE_MULTIFD | GW_FEATURE_ZLIB | GW_FEATURE_ZSTD;
 	/* setup() keeps it, before the first page is read, or the keeper */
 	if (d->c.params->skip_zero_pages)
 		h->features |= GW_FEATURE_SKIP_ZERO;
@@ -52,15 +52,18 @@ static int check_connections(struct gw_dest *d, const struct gw_hello *theirs,
 	d->ndisks = theirs->disks;
 	if (n > GW_HELLO_MAX_CONNECTIONS)
 		return gw_fail_as(err, GW_FAULT_REFUSED, EMSGSIZE,
-				  "the source wants %u further connections, %u are possible",
+				  "the source wants %u further connections, %u "
+				  "are possible",
 				  n, GW_HELLO_MAX_CONNECTIONS);
 	if (theirs->channels && !(d->features & GW_FEATURE_MULTIFD))
 		return gw_fail_as(err, GW_FAULT_REFUSED, ENOTSUP,
-				  "the source wants %u channels, which were not agreed on",
+				  "the source wants %u channels, which were "
+				  "not agreed on",
 				  theirs->channels);
 	if (theirs->disks && !(d->features & GW_FEATURE_DISKS))
 		return gw_fail_as(err, GW_FAULT_REFUSED, ENOTSUP,
-				  "the source wants to copy %u disks, which was not agreed on",
+				  "the source wants to copy %u disks, which "
+				  "was not agreed on",
 				  theirs->disks);
 	return 0;
 }
@@ -106,9 +109,8 @@ static int await_connections(struct gw_dest *d, struct gw_error *err)
 	d->join.session = d->session;
 	d->join.cancel = d->c.cancel;
 	d->join.n = d->nchannels + d->ndisks + !!d->keep; /* the lease */
-	return gw_join_wait(&d->join,
-			    d->c.params->connect_timeout_ns / GW_NS_PER_MS,
-			    err);
+	return gw_join_wait(
+		&d->join, d->c.params->connect_timeout_ns / GW_NS_PER_MS, err);
 }
 
 /* What is placed goes straight into the VM's memory. */
@@ -195,13 +197,13 @@ static void say_where(struct gw_dest *d, struct gw_error *err, bool not_here)
 	memcpy(why, err->msg, sizeof(why));
 	gw_fail_as(err, not_here ? err->fault : GW_FAULT_UNCERTAIN, err->code,
 		   "%.700s; the VM is the source's%s%s", why,
-		   gw_dest_disks_touched(d) ?
-			   " and what its disks hold here is worth nothing" :
-			   "",
-		   !not_here  ? " unless the QEMU here runs it: end that" :
-		   d->c.vm->info.waiting ?
-				", the QEMU here waits for another migration" :
-				", end the QEMU here");
+		   gw_dest_disks_touched(d)
+			   ? " and what its disks hold here is worth nothing"
+			   : "",
+		   !not_here ? " unless the QEMU here runs it: end that"
+		   : d->c.vm->info.waiting
+			   ? ", the QEMU here waits for another migration"
+			   : ", end the QEMU here");
 }
 
 static void fall_back(struct gw_dest *d, struct gw_error *err)
@@ -233,9 +235,9 @@ static void fall_back(struct gw_dest *d, struct gw_error *err)
 		gw_dest_tell(d, GW_RECORD_ERROR, err, not_here);
 	say_where(d, err, not_here);
 	gw_dest_disks_free(d);
-	gw_progress_status(d->c.progress, err->fault == GW_FAULT_CANCELLED ?
-						  GODWIT_STATUS_CANCELLED :
-						  GODWIT_STATUS_FAILED);
+	gw_progress_status(d->c.progress, err->fault == GW_FAULT_CANCELLED
+						  ? GODWIT_STATUS_CANCELLED
+						  : GODWIT_STATUS_FAILED);
 }
 
 static void free_dest(struct gw_dest *d)

@@ -14,9 +14,9 @@
 struct gw_dest_keep {
 	const struct gw_dest_keeper *k;
 	struct gw_dest_bytes base, part;
-	bool base_ended;    /* another STATE_BASE begins a new one */
+	bool base_ended; /* another STATE_BASE begins a new one */
 	bool failover_said;
-	bool given_up;	    /* the last checkpoint is kept: GO may come */
+	bool given_up; /* the last checkpoint is kept: GO may come */
 	uint64_t seq;
 	XXH3_state_t *hash;
 };
@@ -158,21 +158,25 @@ static int check(struct gw_dest *d, const struct gw_checkpoint *c,
 				  (unsigned long long)p->seq);
 	if (d->nchannels && !d->flushed)
 		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
-				  "checkpoint %llu is complete, but its %u channels were not waited for",
+				  "checkpoint %llu is complete, but its %u "
+				  "channels were not waited for",
 				  seq, d->nchannels);
 	if (c->nbase != p->base.len || c->npart != p->part.len ||
 	    !(c->nbase + c->npart))
-		return gw_fail_as(err, GW_FAULT_INPUT, EBADMSG,
-				  "the device state of checkpoint %llu is damaged: %zu and %zu bytes came, %llu and %llu were sent",
-				  seq, p->base.len, p->part.len,
-				  (unsigned long long)c->nbase,
-				  (unsigned long long)c->npart);
+		return gw_fail_as(
+			err, GW_FAULT_INPUT, EBADMSG,
+			"the device state of checkpoint %llu is damaged: %zu "
+			"and %zu bytes came, %llu and %llu were sent",
+			seq, p->base.len, p->part.len,
+			(unsigned long long)c->nbase,
+			(unsigned long long)c->npart);
 	XXH3_64bits_reset(p->hash);
 	XXH3_64bits_update(p->hash, p->base.p, p->base.len);
 	XXH3_64bits_update(p->hash, p->part.p, p->part.len);
 	if (c->hash != XXH3_64bits_digest(p->hash))
 		return gw_fail_as(err, GW_FAULT_INPUT, EBADMSG,
-				  "the device state of checkpoint %llu is damaged: its hash differs",
+				  "the device state of checkpoint %llu is "
+				  "damaged: its hash differs",
 				  seq);
 	return 0;
 }
@@ -212,8 +216,8 @@ static int checkpoint(struct gw_dest *d, const struct gw_record *rec,
 	if (!r)
 		r = gw_channels_rest(&d->channels, err);
 	if (!r)
-		r = p->k->commit(p->k->arg, &c, p->base.p, p->part.p,
-				 &flush_ns, err);
+		r = p->k->commit(p->k->arg, &c, p->base.p, p->part.p, &flush_ns,
+				 err);
 	if (r)
 		return r;
 	p->seq = c.seq;
@@ -248,7 +252,8 @@ static int go(struct gw_dest *d, const struct gw_record *rec,
 	if (r)
 		return r;
 	if (say(d, GW_RECORD_RUNNING, &ignored))
-		gw_warn("the VM runs here, but the primary could not be told: %s",
+		gw_warn("the VM runs here, but the primary could not be told: "
+			"%s",
 			ignored.msg);
 	return 1;
 }
@@ -308,8 +313,9 @@ static int record(struct gw_dest *d, struct gw_error *err)
 static int section(struct gw_dest *d, uint8_t item, struct gw_error *err)
 {
 	if (d->keep->given_up)
-		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
-				  "more memory comes after the last checkpoint");
+		return gw_fail_as(
+			err, GW_FAULT_INPUT, EPROTO,
+			"more memory comes after the last checkpoint");
 	return gw_dest_ram_section(d, item, err);
 }
 

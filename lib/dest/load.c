@@ -30,17 +30,19 @@ static int check_table(struct gw_dest *d, struct gw_error *err)
 		struct gw_ramblock *b = gw_ram_find(ram, t->entry[i].idstr);
 
 		if (!b || b->used_length != t->entry[i].used_length)
-			return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
-					  "RAM block '%s' of %llu bytes in the table is not the one that was agreed on",
-					  t->entry[i].idstr,
-					  (unsigned long long)
-						  t->entry[i].used_length);
+			return gw_fail_as(
+				err, GW_FAULT_INPUT, EPROTO,
+				"RAM block '%s' of %llu bytes in the table is "
+				"not the one that was agreed on",
+				t->entry[i].idstr,
+				(unsigned long long)t->entry[i].used_length);
 		d->place_ram.block[i] = b;
 	}
 	if (t->n != ram->nblocks)
-		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
-				  "the table has %d RAM blocks, %d were agreed on",
-				  t->n, ram->nblocks);
+		return gw_fail_as(
+			err, GW_FAULT_INPUT, EPROTO,
+			"the table has %d RAM blocks, %d were agreed on", t->n,
+			ram->nblocks);
 	return 0;
 }
 
@@ -118,11 +120,12 @@ static int place_delta(struct gw_dest *d, const struct gw_ram_record *rec,
 	if (room(d, rec, &host, err))
 		return -err->code;
 	if (gw_xbzrle_decode(delta, len, host))
-		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
-				  "the delta of %u bytes for page 0x%llx of block '%s' is damaged",
-				  len,
-				  (unsigned long long)(rec->addr >> GW_PAGE_BITS),
-				  d->ram.table.entry[rec->block].idstr);
+		return gw_fail_as(
+			err, GW_FAULT_INPUT, EPROTO,
+			"the delta of %u bytes for page 0x%llx of block '%s' "
+			"is damaged",
+			len, (unsigned long long)(rec->addr >> GW_PAGE_BITS),
+			d->ram.table.entry[rec->block].idstr);
 	d->now->normal++;
 	d->now->xbzrle_pages++;
 	d->now->xbzrle_bytes += len;
@@ -163,9 +166,9 @@ static int ram_records(struct gw_dest *d, struct gw_error *err)
 			r = sync_channels(d, &rec, err);
 			break;
 		case GW_RAM_FLAG_EOS:
-			return gw_section_get_footer(&d->in, d->section_id) ?
-				       bad(d, err) :
-				       0;
+			return gw_section_get_footer(&d->in, d->section_id)
+				       ? bad(d, err)
+				       : 0;
 		default:
 			return not_agreed(&rec, err);
 		}
@@ -188,9 +191,10 @@ static int end_channels(struct gw_dest *d, struct gw_error *err)
 	int r;
 
 	if (d->nchannels && !d->flushed)
-		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
-				  "RAM ends, but its %u channels were not waited for",
-				  d->nchannels);
+		return gw_fail_as(
+			err, GW_FAULT_INPUT, EPROTO,
+			"RAM ends, but its %u channels were not waited for",
+			d->nchannels);
 	r = gw_channels_finish(&d->channels, err);
 	gw_channels_stop(&d->channels);
 	return r;
@@ -213,7 +217,8 @@ int gw_dest_ram_section(struct gw_dest *d, uint8_t item, struct gw_error *err)
 	if (strcmp(s.idstr, "ram") || s.version_id != GW_RAM_VERSION ||
 	    (!start && s.id != d->section_id))
 		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
-				  "section '%s' id %u version %u, only ram version %u is possible here",
+				  "section '%s' id %u version %u, only ram "
+				  "version %u is possible here",
 				  s.idstr, s.id, s.version_id, GW_RAM_VERSION);
 	d->section_id = s.id;
 	d->flushed = false;
@@ -242,7 +247,7 @@ int gw_dest_ram_section(struct gw_dest *d, uint8_t item, struct gw_error *err)
 /* --- records ------------------------------------------------------------ */
 
 int gw_dest_extents(struct gw_dest *d, const struct gw_record *rec,
-		   struct gw_error *err)
+		    struct gw_error *err)
 {
 	struct gw_ramblock *b;
 	uint32_t n;
@@ -267,7 +272,8 @@ int gw_dest_collect(struct gw_dest *d, const struct gw_record *rec,
 	if (rec->len > GW_RECORD_MAX_DEVICE ||
 	    rec->len > GW_MAX_DEVICE_STATE - others - to->len)
 		return gw_fail_as(err, GW_FAULT_INPUT, EMSGSIZE,
-				  "%u bytes of device state after %zu: at most %u in all, %u at once",
+				  "%u bytes of device state after %zu: at most "
+				  "%u in all, %u at once",
 				  rec->len, others + to->len,
 				  GW_MAX_DEVICE_STATE, GW_RECORD_MAX_DEVICE);
 	if (to->len + rec->len > to->cap) {
@@ -275,9 +281,9 @@ int gw_dest_collect(struct gw_dest *d, const struct gw_record *rec,
 		void *p = realloc(to->p, cap);
 
 		if (!p)
-			return gw_fail(err, ENOMEM,
-				       "no memory for %zu bytes of device state",
-				       cap);
+			return gw_fail(
+				err, ENOMEM,
+				"no memory for %zu bytes of device state", cap);
 		to->p = p;
 		to->cap = cap;
 	}
@@ -304,12 +310,14 @@ static int device_end(struct gw_dest *d, const struct gw_record *rec,
 
 	if (d->verify && !d->now->verified)
 		return gw_fail_as(err, GW_FAULT_VERIFY, EPROTO,
-				  "verification was asked for, but the source sent no hashes");
+				  "verification was asked for, but the source "
+				  "sent no hashes");
 	if (gw_dest_disks_check(d, err))
 		return -err->code;
 	if (d->phase != GW_DEST_DEVICE || rec->len != 16)
-		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
-				  "the device state ends before the RAM is complete");
+		return gw_fail_as(
+			err, GW_FAULT_INPUT, EPROTO,
+			"the device state ends before the RAM is complete");
 	len = gw_read_be64(&d->in);
 	hash = gw_read_be64(&d->in);
 	if (gw_read_failed(&d->in))
@@ -317,7 +325,8 @@ static int device_end(struct gw_dest *d, const struct gw_record *rec,
 	if (len != d->device.len ||
 	    hash != XXH3_64bits(d->device.p, d->device.len))
 		return gw_fail_as(err, GW_FAULT_INPUT, EBADMSG,
-				  "the device state is damaged: %zu bytes came, %llu were sent%s",
+				  "the device state is damaged: %zu bytes "
+				  "came, %llu were sent%s",
 				  d->device.len, (unsigned long long)len,
 				  len == d->device.len ? ", hash differs" : "");
 	return 0;

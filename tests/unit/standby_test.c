@@ -7,10 +7,11 @@
  */
 #include "test.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -19,6 +20,7 @@
 #include "chan/fault.h"
 #include "chan/lease.h"
 #include "colo/standby.h"
+#include "control/params.h"
 #include "source/source.h"
 #include "vm/synthetic.h"
 #include "wire/checkpoint.h"
@@ -177,11 +179,11 @@ enum lie {
 	LIE_BASE,
 	LIE_PART,
 	LIE_FLAGS,
-	LIE_EARLY, /* CHECKPOINT before the table */
-	LIE_END,   /* the section ends all RAM */
-	LIE_GO,	   /* GO, which no last checkpoint was before */
+	LIE_EARLY,   /* CHECKPOINT before the table */
+	LIE_END,     /* the section ends all RAM */
+	LIE_GO,	     /* GO, which no last checkpoint was before */
 	LIE_STRANGE, /* a record that has no place here */
-	LIE_STATE, /* more state than is possible */
+	LIE_STATE,   /* more state than is possible */
 	LIES,
 };
 
@@ -197,7 +199,7 @@ struct primary {
 	uint64_t writes[CHECKPOINTS]; /* of the VM, at each checkpoint */
 	uint64_t generation;
 	int64_t fence_ns;
-	int64_t until; /* atomic: the lease's */
+	int64_t until;	    /* atomic: the lease's */
 	bool failover, bye; /* came */
 	enum lie lie;
 	struct gw_error err;
@@ -243,8 +245,7 @@ static void primary_fini(struct primary *p)
 	struct gw_error err;
 
 	primary_cut(p);
-	CHECK_OK(p->vm->ops->checkpoint->end(p->vm, false, "test", &err),
-		 &err);
+	CHECK_OK(p->vm->ops->checkpoint->end(p->vm, false, "test", &err), &err);
 	gw_vm_close(p->vm);
 	for (int i = 0; i < BLOCKS; i++)
 		free(p->copy[i]);
@@ -253,8 +254,8 @@ static void primary_fini(struct primary *p)
 static struct gw_hello hello_of(struct primary *p)
 {
 	struct gw_hello h = { .source = true,
-			      .features = GW_FEATURE_CHECKPOINT |
-					  GW_FEATURE_FILL,
+			      .features =
+				      GW_FEATURE_CHECKPOINT | GW_FEATURE_FILL,
 			      .required = GW_FEATURE_CHECKPOINT,
 			      .running = true,
 			      .page_bytes = GW_PAGE_SIZE,
@@ -344,8 +345,8 @@ static int primary_connect(struct primary *p, struct standby *s,
 
 static int put_pages(struct primary *p)
 {
-	enum gw_item item = p->lie == LIE_END ? GW_ITEM_SECTION_END :
-						GW_ITEM_SECTION_PART;
+	enum gw_item item =
+		p->lie == LIE_END ? GW_ITEM_SECTION_END : GW_ITEM_SECTION_PART;
 	int r = 0;
 
 	gw_section_put_short(&p->out, item, 1);
@@ -362,8 +363,8 @@ static int put_pages(struct primary *p)
 				gw_ram_put_page(&p->out, &p->encoder, b->idstr,
 						at, p->copy[i] + at);
 			else
-				gw_ram_put_zero(&p->out, &p->encoder,
-						b->idstr, at);
+				gw_ram_put_zero(&p->out, &p->encoder, b->idstr,
+						at);
 			if (p->out.niov > GW_WRITER_IOV - 8)
 				r = gw_write_flush(&p->out, &p->err);
 		}
@@ -403,9 +404,9 @@ static int hear(struct primary *p, uint64_t seq)
 	for (;;) {
 		if (gw_read_u8(&p->in) != GW_ITEM_RECORD ||
 		    gw_record_get(&p->in, &rec))
-			return gw_read_check(&p->in, &p->err) ?
-				       -p->err.code :
-				       gw_fail(&p->err, EPROTO, "no record");
+			return gw_read_check(&p->in, &p->err)
+				       ? -p->err.code
+				       : gw_fail(&p->err, EPROTO, "no record");
 		if (rec.type == GW_RECORD_ACK) {
 			if (gw_record_get_ack(&p->in, &rec, &acked, &ns))
 				return gw_read_check(&p->in, &p->err);
@@ -424,9 +425,9 @@ static int hear(struct primary *p, uint64_t seq)
 		p->bye |= rec.type == GW_RECORD_BYE;
 		if (!seq && rec.type != GW_RECORD_FAILOVER)
 			return rec.type == GW_RECORD_RUNNING ||
-					       rec.type == GW_RECORD_BYE ?
-				       0 :
-				       -EPROTO;
+					       rec.type == GW_RECORD_BYE
+				       ? 0
+				       : -EPROTO;
 		if (p->bye)
 			return gw_fail(&p->err, ECANCELED, "BYE");
 	}
@@ -447,17 +448,16 @@ static uint64_t hash(const struct gw_vm_state *st)
 static int put_checkpoint(struct primary *p, const struct gw_vm_state *st,
 			  uint32_t flags)
 {
-	struct gw_checkpoint c = { .seq = p->seq + (p->lie == LIE_SEQ),
-				   .pause_ns = 1000,
-				   .interval_ns = 1000000,
-				   .nbase = st->nbase +
-					    (p->lie == LIE_BASE ? 8 : 0),
-				   .npart = st->npart -
-					    (p->lie == LIE_PART ? 1 : 0),
-				   .hash = hash(st) ^ (p->lie == LIE_HASH),
-				   .flags = flags |
-					    (p->lie == LIE_FLAGS ? 0x80 : 0),
-				   .running = 1 };
+	struct gw_checkpoint c = {
+		.seq = p->seq + (p->lie == LIE_SEQ),
+		.pause_ns = 1000,
+		.interval_ns = 1000000,
+		.nbase = st->nbase + (p->lie == LIE_BASE ? 8 : 0),
+		.npart = st->npart - (p->lie == LIE_PART ? 1 : 0),
+		.hash = hash(st) ^ (p->lie == LIE_HASH),
+		.flags = flags | (p->lie == LIE_FLAGS ? 0x80 : 0),
+		.running = 1
+	};
 	int r = 0;
 
 	if (st->generation != p->generation)
@@ -522,11 +522,21 @@ static int primary_give(struct primary *p)
 	return r ? r : hear(p, 0);
 }
 
-/* --- both ------------------------------------------------------------------ */
+/* --- both ------------------------------------------------------------------
+ */
 
 static void join(struct standby *s)
 {
-	pthread_join(s->thread, NULL);
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	t.tv_sec += PATIENCE_S;
+	if (pthread_timedjoin_np(s->thread, NULL, &t)) {
+		CHECK(!"it ends by itself");
+		printf("  %s: %s\n", s->events, s->last);
+		gw_cancel_request(&s->cancel);
+		pthread_join(s->thread, NULL);
+	}
 	if (s->r)
 		printf("  standby: %s\n", s->err.msg);
 }
@@ -546,8 +556,7 @@ static void check_took_over(struct standby *s, struct primary *p)
 	n = gw_synthetic_writes(s->vm);
 	/* The acknowledgement of the next may have been lost. */
 	CHECK(n == p->writes[p->acked % CHECKPOINTS] ||
-	      (p->seq == p->acked + 1 &&
-	       n == p->writes[p->seq % CHECKPOINTS]));
+	      (p->seq == p->acked + 1 && n == p->writes[p->seq % CHECKPOINTS]));
 	CHECK(s->progress.now.status == GODWIT_STATUS_COMPLETED);
 }
 
@@ -563,8 +572,8 @@ static void check_in_time(struct standby *s, struct primary *p)
 static char *ask(struct standby *s, const char *command)
 {
 	struct gw_error err = { 0 };
-	char *answer = gw_standby_ask(s->control, command, PATIENCE_S * 1000,
-				      &err);
+	char *answer =
+		gw_standby_ask(s->control, command, PATIENCE_S * 1000, &err);
 
 	CHECK(answer);
 	if (!answer)
@@ -839,7 +848,8 @@ static void leaves_in_good_order(void)
 	standby_fini(&s);
 }
 
-/* --- a cache file ---------------------------------------------------------- */
+/* --- a cache file ----------------------------------------------------------
+ */
 
 static void copy_file(const char *from, const char *to)
 {
@@ -886,7 +896,8 @@ static void starts_again_from_its_file(void)
 	unlink(again.cache);
 }
 
-/* --- the VMM ---------------------------------------------------------------- */
+/* --- the VMM ----------------------------------------------------------------
+ */
 
 static void a_vmm_that_fails_is_replaced(void)
 {
@@ -935,7 +946,8 @@ static void a_vmm_that_ended_is_replaced_early(void)
 	standby_fini(&s);
 }
 
-/* --- who else comes ---------------------------------------------------------- */
+/* --- who else comes ----------------------------------------------------------
+ */
 
 static void a_second_primary_is_refused(void)
 {
@@ -1003,8 +1015,8 @@ static void strangers_change_nothing(void)
 	primary_init(&p);
 	standby_start(&s);
 	for (int i = 0; i < 4; i++) {
-		struct gw_chan *c = gw_chan_connect(
-			gw_listener_uri(s.listener), 5000, NULL, &err);
+		struct gw_chan *c = gw_chan_connect(gw_listener_uri(s.listener),
+						    5000, NULL, &err);
 
 		REQUIRE(c);
 		CHECK(!gw_chan_write(c, words[i], strlen(words[i]), &err));
@@ -1045,8 +1057,7 @@ static void lies_are_found_out(void)
 			r = 0;
 		for (unsigned int n = 0; lie == LIE_STATE && !r && n < 30000;
 		     n++)
-			r = put_state(&p, GW_RECORD_DEVICE, much,
-				      sizeof(much));
+			r = put_state(&p, GW_RECORD_DEVICE, much, sizeof(much));
 		if (!r && lie != LIE_GO && lie != LIE_STRANGE &&
 		    lie != LIE_STATE)
 			r = primary_checkpoint(&p, 0);
@@ -1072,7 +1083,8 @@ static void lies_are_found_out(void)
 	}
 }
 
-/* --- the arbiter and the socket ------------------------------------------------ */
+/* --- the arbiter and the socket
+ * ------------------------------------------------ */
 
 static void the_arbiter_has_the_last_word(void)
 {
@@ -1082,7 +1094,9 @@ static void the_arbiter_has_the_last_word(void)
 
 	snprintf(yes, sizeof(yes), "%s/yes", folder);
 	snprintf(command, sizeof(command),
-		 "test \"$GODWIT_ROLE\" = standby && test -e %s", yes);
+		 "sh -c 'test \"$GODWIT_ROLE $1 $2\" = \"standby standby v\" "
+		 "&& test -e %s' --",
+		 yes);
 	standby_init(&s, GW_SYNTHETIC_SOUND);
 	s.params.arbiter = command;
 	primary_init(&p);
@@ -1140,8 +1154,164 @@ static void the_control_socket_is_private(void)
 	standby_fini(&other);
 }
 
-int main(void)
+/* --- the real primary
+ * ------------------------------------------------------------ */
+
+static struct gw_cancel child_cancel;
+
+static void on_signal(int sig)
 {
+	gw_cancel_request(&child_cancel);
+}
+
+/* --primary URI SEED PARAMETER=VALUE...: this program, as the other host. */
+static int be_primary(int argc, char **argv)
+{
+	struct gw_synthetic_config c = config(false);
+	struct godwit_params params;
+	struct gw_progress progress;
+	struct gw_error err = { 0 };
+	struct gw_source_config sc = { .uri = argv[2],
+				       .protect = true,
+				       .params = &params,
+				       .cancel = &child_cancel,
+				       .progress = &progress };
+	int r;
+
+	c.seed = strtoull(argv[3], NULL, 0);
+	c.base_every = 4;
+	sc.vm = gw_synthetic_open(&c, &err);
+	godwit_params_init(&params);
+	for (int i = 4; i < argc; i++)
+		if (gw_param_assign(&params, GW_USE_PROTECT, argv[i], &err))
+			return 9;
+	gw_progress_init(&progress, NULL, NULL);
+	if (!sc.vm || gw_cancel_init(&child_cancel, &err))
+		return 8;
+	signal(SIGINT, on_signal);
+	sc.chan = gw_chan_connect(argv[2], 5000, &child_cancel, &err);
+	r = sc.chan ? gw_source_run(&sc, &err) : 1;
+	if (r)
+		fprintf(stderr, "  primary: %s\n", err.msg);
+	gw_chan_close(sc.chan);
+	if (!r && gw_synthetic_running(sc.vm) ==
+			  (progress.now.status == GODWIT_STATUS_COMPLETED))
+		r = 7;
+	gw_vm_close(sc.vm);
+	return r ? 1 : 0;
+}
+
+static const char ways[][4][20] = {
+	{ "interval=5ms" },
+	{ "interval=5ms", "xbzrle=on", "cache-size=4M" },
+	{ "interval=5ms", "channels=2" },
+	{ "interval=150ms", "channels=3", "xbzrle=on", "compress=zstd" },
+};
+#define WAYS 4
+
+static pid_t start_primary(struct standby *s, int way)
+{
+	char number[32];
+	const char *argv[10] = { "standby_test", "--primary",
+				 gw_listener_uri(s->listener), number };
+	pid_t pid;
+
+	for (int i = 0; i < 4 && ways[way][i][0]; i++)
+		argv[4 + i] = ways[way][i];
+	snprintf(number, sizeof(number), "%" PRIu64, test_rand(&seed));
+	pid = fork();
+	if (!pid) {
+		execv("/proc/self/exe", (char **)(uintptr_t)argv);
+		_exit(9);
+	}
+	return pid;
+}
+
+static int end_primary(pid_t pid)
+{
+	int status = -1;
+
+	CHECK(waitpid(pid, &status, 0) == pid);
+	return status;
+}
+
+static void takes_over_from_a_killed_primary(void)
+{
+	for (int i = 0; i < 3 * WAYS; i++) {
+		struct gw_error err = { 0 };
+		struct standby s;
+		pid_t pid;
+		int status;
+
+		standby_init(&s, GW_SYNTHETIC_SOUND);
+		standby_start(&s);
+		pid = start_primary(&s, i % WAYS);
+		await_event(&s, "protected", 1);
+		usleep((useconds_t)(test_rand(&seed) % 600000));
+		kill(pid, SIGKILL);
+		status = end_primary(pid);
+		CHECK(WIFSIGNALED(status));
+		join(&s);
+		CHECK(!s.r && s.took_over && gw_synthetic_running(s.vm));
+		CHECK_OK(gw_synthetic_check(s.vm, &err), &err);
+		CHECK(gw_synthetic_writes(s.vm) > 0);
+		standby_fini(&s);
+	}
+}
+
+static void the_real_primary_hands_over(void)
+{
+	for (int way = 0; way < WAYS; way++) {
+		struct gw_error err = { 0 };
+		struct standby s;
+		pid_t pid;
+
+		standby_init(&s, GW_SYNTHETIC_SOUND);
+		s.params.handover_timeout_ns = PATIENCE_S * GW_NS_PER_S;
+		standby_start(&s);
+		pid = start_primary(&s, way);
+		await_event(&s, "protected", 1);
+		CHECK(answers(&s, "failover", "\"state\":\"running\""));
+		CHECK(end_primary(pid) == 0);
+		join(&s);
+		CHECK(!s.r && s.took_over && gw_synthetic_running(s.vm));
+		CHECK(strstr(s.events, "taking over|running|"));
+		CHECK_OK(gw_synthetic_check(s.vm, &err), &err);
+		standby_fini(&s);
+	}
+}
+
+/* Ctrl-C, there or here: the VM goes on there. */
+static void either_side_may_end_it(void)
+{
+	for (int i = 0; i < 2 * WAYS; i++) {
+		struct standby s;
+		bool there = i % 2;
+		pid_t pid;
+		int status;
+
+		standby_init(&s, GW_SYNTHETIC_SOUND);
+		standby_start(&s);
+		pid = start_primary(&s, i / 2);
+		await_event(&s, "protected", 1);
+		usleep((useconds_t)(test_rand(&seed) % 200000));
+		if (there)
+			kill(pid, SIGINT);
+		else
+			gw_cancel_request(&s.cancel);
+		status = end_primary(pid);
+		CHECK(WIFEXITED(status) &&
+		      WEXITSTATUS(status) == (there ? 0 : 1));
+		join(&s);
+		CHECK(s.r == (there ? 0 : -ECANCELED) && !s.took_over);
+		standby_fini(&s);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	if (argc > 3 && !strcmp(argv[1], "--primary"))
+		return be_primary(argc, argv);
 	seed = test_seed();
 	CHECK(mkdtemp(folder));
 	RUN(takes_over_when_the_primary_is_silent);
@@ -1163,6 +1333,9 @@ int main(void)
 	RUN(lies_are_found_out);
 	RUN(the_arbiter_has_the_last_word);
 	RUN(the_control_socket_is_private);
+	RUN(takes_over_from_a_killed_primary);
+	RUN(the_real_primary_hands_over);
+	RUN(either_side_may_end_it);
 	CHECK(!rmdir(folder));
 	return test_done();
 }
