@@ -132,24 +132,24 @@ static int trim(struct gw_store *s, int block, uint64_t *keep,
 
 /* --- what came is not wanted ---------------------------------------------- */
 
-static void forget(struct gw_store *s)
+/* Seldom, and perhaps because there is no room: all of it is given back.
+ * s->broken says whether it worked. */
+static void drop(struct gw_store *s)
 {
-	for (int i = 0; i < s->head.nblocks; i++) {
-		gw_bitmap_clear_all(&s->pages[i].data);
-		gw_bitmap_clear_all(&s->pages[i].zero);
-	}
+	struct gw_error why = { 0 };
+	int r = wipe_next(s, &why);
+
+	if (!r && !s->slot.seq)
+		r = wipe_committed(s, &why);
+	if (r)
+		fail_for_good(s, &why, NULL);
 }
 
 int gw_store_drop(struct gw_store *s, struct gw_error *err)
 {
-	struct gw_error why = { 0 };
-
-	if (s->broken.code)
-		return fail_for_good(s, &s->broken, err);
-	forget(s);
-	if (s->slot.seq || !wipe_committed(s, &why))
-		return 0;
-	return fail_for_good(s, &why, err);
+	if (!s->broken.code)
+		drop(s);
+	return gw_store_usable(s, err);
 }
 
 int gw_store_reset(struct gw_store *s, struct gw_error *err)
@@ -157,11 +157,9 @@ int gw_store_reset(struct gw_store *s, struct gw_error *err)
 	struct gw_store_slot none = { .phase = GW_STORE_DONE,
 				      .area = s->slot.area };
 	struct gw_error why = { 0 };
-	int r = 0;
+	int r = gw_store_usable(s, err);
 
-	if (s->broken.code)
-		return fail_for_good(s, &s->broken, err);
-	if (s->slot.seq)
+	if (!r && s->slot.seq)
 		r = put_slot(s, &none, err);
 	if (r)
 		return r;
@@ -311,7 +309,8 @@ static void own_holes(struct gw_store_pages *p, struct gw_bitmap *own)
 
 	for (uint64_t w = 0; (bits = gw_bitmap_next_word(own, &w, words));
 	     w++) {
-		bits &= ~p->present.word[w] & ~p->data.word[w];
+		bits &= ~gw_bitmap_word(&p->present, w) &
+			~gw_bitmap_word(&p->data, w);
 		if (bits)
 			gw_bitmap_set_word(&p->zero, w, bits);
 	}
@@ -445,15 +444,15 @@ int gw_store_commit(struct gw_store *s, const struct gw_store_commit *c,
 		.flags = c->flags,
 		.area = !s->slot.area,
 	};
-	int r;
+	int r = gw_store_usable(s, err);
 
-	if (s->broken.code)
-		return fail_for_good(s, &s->broken, err);
-	r = prepare(s, c, &slot, err);
-	if (r && gw_store_drop(s, NULL))
-		return r; /* and nothing more */
 	if (r)
 		return r;
+	r = prepare(s, c, &slot, err);
+	if (r) {
+		drop(s);
+		return r;
+	}
 	gw_pause_at(GW_PAUSE_STANDBY_RECEIVED);
 	r = put_slot(s, &slot, err);
 	if (r)
@@ -544,9 +543,7 @@ static int apply_again(struct gw_store *s, struct gw_error *err)
 	copy_pages(s, NULL, NULL);
 	r = zero_pages(s, NULL, err);
 	finish(s);
-	if (!r && s->broken.code)
-		r = fail_for_good(s, &s->broken, err);
-	return r;
+	return r ? r : gw_store_usable(s, err);
 }
 
 int gw_store_resume(struct gw_store *s, struct gw_error *err)

@@ -36,6 +36,8 @@ struct gw_store {
 };
 
 /* store.c */
+/* 0, or why not any more. */
+int gw_store_usable(const struct gw_store *s, struct gw_error *err);
 /* Memory for pages of @mem, some of which are in @have: all of them then.
  * Without it a full disk would be a SIGBUS. */
 int gw_store_back(struct gw_store *s, uint8_t *mem, struct gw_bitmap *have,

@@ -229,6 +229,9 @@ static int describe(struct gw_store *s, const struct gw_store_config *c,
 {
 	struct gw_store_head *h = &s->head;
 
+	if (!c->ram->nblocks)
+		return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
+				  "VM '%s' has no RAM to protect", c->name);
 	if (strlen(c->name) > GW_STORE_NAME_MAX ||
 	    strlen(c->machine) > GW_STORE_NAME_MAX)
 		return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
@@ -420,7 +423,7 @@ int gw_store_punch(struct gw_store *s, uint64_t from, uint64_t len,
 
 /* --- placing -------------------------------------------------------------- */
 
-static int usable(const struct gw_store *s, struct gw_error *err)
+int gw_store_usable(const struct gw_store *s, struct gw_error *err)
 {
 	if (s->broken.code && err)
 		*err = s->broken;
@@ -446,7 +449,7 @@ int gw_store_room(struct gw_store *s, int block, uint64_t first, uint32_t n,
 {
 	struct gw_store_pages *p = &s->pages[block];
 	uint8_t *mem = s->slot.seq ? p->next : p->committed;
-	int r = usable(s, err);
+	int r = gw_store_usable(s, err);
 
 	if (!r)
 		r = gw_store_back(s, mem,
@@ -476,7 +479,7 @@ int gw_store_zeros(struct gw_store *s, int block, uint64_t first, uint64_t n,
 {
 	struct gw_store_pages *p = &s->pages[block];
 	uint64_t end = first + n, len;
-	int r = usable(s, err);
+	int r = gw_store_usable(s, err);
 
 	if (r)
 		return r;

@@ -40,6 +40,10 @@ static inline uint64_t gw_bitmap_words(const struct gw_bitmap *b)
 {
 	return (b->nbits + 63) / 64;
 }
+static inline uint64_t gw_bitmap_word(const struct gw_bitmap *b, uint64_t w)
+{
+	return __atomic_load_n(&b->word[w], __ATOMIC_ACQUIRE);
+}
 /* The first word in [*@w, @end) that is not zero: *@w is which. 0: none, and
  * *@w is @end. */
 uint64_t gw_bitmap_next_word(const struct gw_bitmap *b, uint64_t *w,
