@@ -239,7 +239,8 @@ struct gw_vm_ops {
 
 	/* Optional: a fresh VMM in the place of one that waited and ended, or
 	 * did not like what it loaded: same name, same command, RAM empty, to
-	 * be mapped anew. @vm then is that one. Never while it may run. */
+	 * be mapped anew. @vm then is that one. Never while it may run. After
+	 * an error only this, load_abort() and close() may follow. */
 	int (*replace)(struct gw_vm *vm, struct gw_error *err);
 
 	void (*close)(struct gw_vm *vm); /* frees @vm */

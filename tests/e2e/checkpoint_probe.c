@@ -12,8 +12,9 @@
  *	take N MS	N checkpoints, MS apart: pauses (us), state sizes
  *	stop | cont | release | lease MS | end run | end stay
  *	load NAME	the last checkpoint into VM NAME, which runs then
- *	spoil NAME	half of it, so that its QEMU does not like it
- *	replace		a fresh one for that of `spoil`, and load it
+ *	spoil NAME	it, changed so that the QEMU of NAME does not like it
+ *	attach NAME	NAME is what `replace` is for
+ *	replace		a fresh QEMU for that of `spoil` or `attach`, and load
  */
 #include <errno.h>
 #include <stdio.h>
@@ -211,19 +212,17 @@ static int load(struct gw_vm *to, struct gw_error *err)
 
 static int load_into(const char *name, bool spoil, struct gw_error *err)
 {
-	struct timespec t = { 0, 10 * GW_NS_PER_MS };
+	uint8_t *version;
 	int r;
 
 	other = attach(name, err);
 	if (!other)
 		return -err->code;
-	/* A byte of the first device's name. */
-	if (spoil)
-		last.part[8] ^= 0x20;
+	/* The first device is of a version that no QEMU knows. */
+	version = last.part + 6 + last.part[5] + 4;
+	*version ^= spoil ? 0x40 : 0;
 	r = spoil ? feed(other, err) : load(other, err);
-	if (spoil)
-		last.part[8] ^= 0x20;
-	nanosleep(&t, NULL);
+	*version ^= spoil ? 0x40 : 0;
 	return r;
 }
 
@@ -264,6 +263,8 @@ static int execute(const char *line, struct gw_error *err)
 				err);
 	if (!strcmp(word, "load") || !strcmp(word, "spoil"))
 		return load_into(arg, word[0] == 's', err);
+	if (!strcmp(word, "attach"))
+		return (other = attach(arg, err)) ? 0 : -err->code;
 	if (!strcmp(word, "replace"))
 		return replace(err);
 	return gw_fail(err, EINVAL, "what is '%s'?", word);

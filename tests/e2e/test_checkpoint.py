@@ -114,6 +114,57 @@ def test_goes_on_from_the_last_checkpoint(env, version, kind, tmp_path):
     assert_goes_on(a, b, before)
 
 
+def test_a_guest_that_boots_again(env, version):
+    """The firmware's tables are written anew: what is loaded has them, and
+    the guest boots on."""
+    a, b = pair(env, version)
+    probe = Probe(env, a)
+    probe("begin")
+    assert probe("take 5 20")["generations"] == 1
+    a.ask("set-action", reboot="reset")
+    a.ask("system_reset")
+    time.sleep(1)
+    probe("take 20 50", timeout=300)
+    a.kill()
+    probe("load b")
+    b.wait_tick(20)
+    b.assert_healthy()
+    b.ask("set-action", reboot="reset")
+    b.ask("system_reset")
+    seen = len(b.ticks())
+    wait_until("ticks after another boot",
+               lambda: len(b.ticks()) > seen + 20 and
+               b.ticks()[-1].n < seen + 20, harness.BOOT_S)
+
+
+@pytest.mark.parametrize("extra", [(), ("-device", "VGA")],
+                         ids=["small", "vga"])
+def test_a_vm_that_its_user_paused_stays_paused(env, version, extra):
+    a, b = pair(env, version, extra=extra)
+    probe = Probe(env, a)
+    probe("begin")
+    probe("take 2 1")
+    a.ask("stop")
+    # After a whole stream 7.2 says of a VM that rested that it was moved.
+    resting = ("paused", "postmigrate") if version == "7.2" else ("paused",)
+    probe("take 3 20")
+    assert a.status() in resting
+    a.ask("cont")
+    a.wait_more_ticks(5)
+    probe("take 1 1")
+    a.ask("stop")
+    before = a.ticks()[-1].n
+    probe("take 3 1")
+    probe("end run")
+    assert a.status() in resting
+    a.ask("cont")
+    a.wait_more_ticks(5)
+    assert_one_story(a)
+    a.kill()
+    probe("load b")
+    assert_goes_on(a, b, before)
+
+
 def test_ends_as_it_began(env, version):
     a = env.guest("a", version=version)
     a.wait_tick(10)
@@ -207,6 +258,54 @@ def test_a_killed_probe_stops_it(env, version, when):
 def unlocked(guest):
     g = guest.env.godwit("resume", guest.name)
     return "moved by another" not in (g.wait(), g.stderr())[1]
+
+
+# --- a fresh one in its place -----------------------------------------------
+
+def adopt(guest):
+    """What `replace` started under its name."""
+    old = guest.pid
+    guest.pid = guest.env.list()[guest.name]["pid"]
+    assert guest.pid != old
+    guest.daemon = os.pidfd_open(guest.pid)
+    guest.env.daemons.append(guest.daemon)
+
+
+@pytest.mark.parametrize("why", ["spoiled", "killed", "waiting"])
+def test_a_fresh_qemu_takes_over(env, version, why):
+    a, b = pair(env, version)
+    probe = Probe(env, a)
+    probe("begin")
+    probe("take 5 1")
+    before = a.ticks()[-1].n
+    a.kill()
+    if why == "spoiled":
+        # ECONNRESET: it has ended; EREMOTEIO: it stays, of no use.
+        probe("spoil b", -104 if version == "7.2" else -121)
+    else:
+        probe("attach b")
+    if why == "killed":
+        b.kill()
+    got = probe("replace")
+    print(f"{version}: a fresh QEMU after {got['replace_ms']} ms")
+    assert b.proc.wait(30) is not None  # the old one ended
+    adopt(b)
+    assert_goes_on(a, b, before)
+    # A session of its own, so it outlives the probe.
+    assert os.getsid(b.pid) not in (os.getsid(0), probe.proc.pid)
+    probe.kill()
+    b.wait_more_ticks(5)
+
+
+def test_a_running_one_is_not_replaced(env, version):
+    a = env.guest("a", version=version)
+    b = env.guest("b", version=version)
+    a.wait_tick(2)
+    b.wait_tick(2)
+    probe = Probe(env, a)
+    probe("attach b")
+    assert "runs" in probe("replace", -16)["err"]
+    b.wait_more_ticks(5)
 
 
 # --- what the guest sends ---------------------------------------------------

@@ -410,6 +410,7 @@ static void options_of_run(void)
 	CHECK(strstr(c.monitors, "path = \"/r/vm/qmp.sock\""));
 	CHECK(strstr(c.monitors, "path = \"/r/vm/status.sock\""));
 	CHECK(strstr(c.monitors, "path = \"/r/vm/front.sock\""));
+	CHECK(strstr(c.monitors, "path = \"/r/vm/guard.sock\""));
 	gw_cmdline_fini(&c);
 	req.incoming = false;
 	CHECK(rewrite("-incoming defer", &req, &c) == 0 && c.incoming);

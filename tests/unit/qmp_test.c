@@ -284,6 +284,44 @@ static void late_replies_are_dropped(void)
 	stop(&s, q);
 }
 
+static void a_command_is_sent_and_answered_later(void)
+{
+	static const struct step script[] = {
+		HELLO,
+		{ READ, "first" },
+		{ SEND, EVENT("STOP", "{}") },
+		{ SEND, "{\"id\":2,\"return\":{}}" },
+		{ READ, "second" },
+		{ SEND, "{\"id\":3,\"error\":{\"class\":\"GenericError\",\"desc\":\"no\"}}" },
+		{ READ, "given up" },
+		{ READ, "another" },
+		{ SEND, "{\"id\":4,\"return\":{}}{\"id\":5,\"return\":\"it\"}" },
+		{ READ, "never" },
+		{ END, 0 },
+	};
+	struct gw_qmp_event e;
+	struct server s;
+	struct gw_qmp *q = start(&s, script, 2000, NULL);
+	json_t *v;
+
+	REQUIRE(q != NULL);
+	CHECK_OK(gw_qmp_send(q, &err, "first", "{s:i}", "a", 1), &err);
+	CHECK_OK(gw_qmp_wait_event(q, NULL, 2000, &e, &err), &err);
+	gw_qmp_event_fini(&e);
+	CHECK_OK(gw_qmp_reply(q, 2000, &err), &err);
+	CHECK_OK(gw_qmp_send(q, &err, "second", NULL), &err);
+	CHECK(gw_qmp_reply(q, 2000, &err) == -EREMOTEIO);
+	CHECK(strstr(err.msg, "no"));
+	CHECK_OK(gw_qmp_send(q, &err, "given up", NULL), &err);
+	v = gw_qmp_cmd(q, 2000, &err, "another", NULL);
+	CHECK(v && !strcmp(json_string_value(v), "it"));
+	json_decref(v);
+	CHECK_OK(gw_qmp_send(q, &err, "never", NULL), &err);
+	CHECK(gw_qmp_reply(q, 20, &err) == -ETIMEDOUT);
+	CHECK(gw_qmp_send(q, &err, "never", "{s:") == -EINVAL);
+	stop(&s, q);
+}
+
 static void a_descriptor_goes_with_its_command(void)
 {
 	static const struct step script[] = { HELLO,
@@ -565,6 +603,7 @@ int main(void)
 	RUN(fragments_pretty_form_and_events_between);
 	RUN(errors_carry_class_and_text);
 	RUN(late_replies_are_dropped);
+	RUN(a_command_is_sent_and_answered_later);
 	RUN(a_descriptor_goes_with_its_command);
 	RUN(every_end_of_the_connection_is_final);
 	RUN(deep_nesting_is_refused);

@@ -55,6 +55,10 @@ static struct gw_rundir_vm *example(const char *name)
 	strcpy(vm->qemu, "10.0.2");
 	strcpy(vm->agent, "preload");
 	vm->argv = json_pack("[s,s]", "qemu", "-m \"1\"");
+	vm->command = json_pack("[s,s,s]", "qemu", "-m", "1");
+	strcpy(vm->cwd, "/home/x");
+	vm->hugepages = true;
+	vm->memory_option = 5;
 	vm->memory = 1ULL << 40;
 	vm->nblocks = 2;
 	strcpy(vm->block[0].id, "pc.ram");
@@ -137,11 +141,11 @@ static void socket_paths_have_a_limit(void)
 	char longer[120] = "/";
 	struct gw_rundir_paths p;
 
-	memset(longer + 1, 'a', 92);
-	longer[93] = '\0';
-	use_base(longer); /* 93 + "/" + "x" + "/status.sock" = 107 */
+	memset(longer + 1, 'a', 91);
+	longer[92] = '\0';
+	use_base(longer); /* 92 + "/" + "x" + "/standby.sock" = 107 */
 	CHECK_OK(gw_rundir_paths("x", &p, &err), &err);
-	CHECK(strlen(p.status) == GW_SUN_PATH_SIZE - 1);
+	CHECK(strlen(p.dir) + strlen("/standby.sock") == GW_SUN_PATH_SIZE - 1);
 	CHECK(gw_rundir_paths("xy", &p, &err) == -ENAMETOOLONG);
 	CHECK(strstr(err.msg, "shorter") && err.fault == GW_FAULT_USAGE);
 	use_base(base);
@@ -172,6 +176,9 @@ static void claim_write_open_release(void)
 	CHECK(!strcmp(vm->block[0].id, "pc.ram"));
 	CHECK(vm->block[0].size == 1ULL << 40 && vm->block[1].size == 0);
 	CHECK(json_array_size(vm->argv) == 2);
+	CHECK(json_array_size(vm->command) == 3);
+	CHECK(!strcmp(vm->cwd, "/home/x") && vm->memory_option == 5);
+	CHECK(vm->hugepages && !vm->free_page_agent);
 	CHECK(!strcmp(vm->path.qmp, in("one/qmp.sock")));
 	CHECK(!strcmp(vm->path.status, in("one/status.sock")));
 	CHECK(!strcmp(vm->path.agent, in("one/agent.sock")));
@@ -310,6 +317,37 @@ static void who_moves_keeps_the_folder(void)
 	gw_rundir_free(vms, 0);
 	CHECK(!exists("m"));
 	CHECK(gw_rundir_move_lock(in("m"), "m", &err) == -ENOENT);
+}
+
+/* Whoever works on it may start it again; what is its own stays. */
+static void a_mover_claims_it_again(void)
+{
+	struct gw_rundir_vm *vm = calloc(1, sizeof(*vm));
+	struct gw_rundir_claim c;
+	int fd;
+
+	start_vm("again");
+	fd = gw_rundir_move_lock(in("again"), "again", &err);
+	CHECK_OK(fd, &err);
+	CHECK(gw_rundir_reclaim("again", &c, &err) == -EEXIST); /* it lives */
+	touch("again/standby.sock");
+	touch("again/qmp.sock");
+	touch("again/handover.json");
+	end_vm("again");
+	CHECK(gw_rundir_open("again", vm, &err) == -ENOENT);
+	CHECK_OK(gw_rundir_reopen("again", vm, &err), &err);
+	CHECK(vm->pid == 4711);
+	gw_rundir_vm_fini(vm);
+	CHECK_OK(gw_rundir_reclaim("again", &c, &err), &err);
+	CHECK(exists("again/standby.sock") && exists("again/move.lock"));
+	CHECK(!exists("again/qmp.sock") && !exists("again/vm.json"));
+	CHECK(!exists("again/handover.json"));
+	CHECK(gw_rundir_reopen("again", vm, &err) == -ENOENT);
+	CHECK(gw_rundir_move_lock(in("again"), "again", &err) == -EBUSY);
+	gw_rundir_release(&c);
+	CHECK(!exists("again"));
+	close(fd);
+	free(vm);
 }
 
 static void notes(void)
@@ -469,6 +507,7 @@ int main(void)
 	RUN(the_lock_lives_with_the_process);
 	RUN(folders_of_others_are_not_touched);
 	RUN(who_moves_keeps_the_folder);
+	RUN(a_mover_claims_it_again);
 	RUN(notes);
 	RUN(vm_arguments);
 	RUN(of_many_claims_one_wins);

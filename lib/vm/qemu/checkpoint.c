@@ -72,7 +72,7 @@ static int op_lease(struct gw_vm *vm, int64_t until_ns, struct gw_error *err)
 
 /* --- one checkpoint -------------------------------------------------------- */
 
-/* When did it stop, and was the guest reset? */
+/* When did it stop, did it run, and was the guest reset? */
 static int take_events(struct gw_qemu *q, struct gw_error *err)
 {
 	struct gw_error none = { 0 };
@@ -83,6 +83,8 @@ static int take_events(struct gw_qemu *q, struct gw_error *err)
 	       r == -EOVERFLOW) {
 		if (r || !strcmp(e.name, "RESET"))
 			q->state.reset_ns = gw_now_ns();
+		if (r || !strcmp(e.name, "RESET") || !strcmp(e.name, "RESUME"))
+			q->state.same = false;
 		if (!r && !strcmp(e.name, "STOP"))
 			q->vm.stopped_ns = gw_qemu_event_time(&e);
 		if (!r)
@@ -104,6 +106,7 @@ static int op_stop(struct gw_vm *vm, struct gw_error *err)
 	if (r)
 		return r;
 	q->ran = vm->info.running = !strcmp(status, "running");
+	q->state.same &= !q->ran;
 	vm->stopped_ns = gw_now_ns();
 	q->standing = true;
 	r = gw_qmp_do(q->qmp, GW_QMP_TIMEOUT_MS, err, "stop", NULL);

@@ -75,7 +75,12 @@ static inline struct gw_qemu *gw_qemu_of(struct gw_vm *vm)
 	return (struct gw_qemu *)vm;
 }
 
-/* vm.c: "running", "paused", ... into @status[32]. */
+/* vm.c: what belongs to one process of QEMU. init, connect to what q->ref
+ * names, disconnect (also after connect failed), and init again. */
+void gw_qemu_init(struct gw_qemu *q);
+int gw_qemu_connect(struct gw_qemu *q, struct gw_error *err) GW_MUST_CHECK;
+void gw_qemu_disconnect(struct gw_qemu *q);
+/* "running", "paused", ... into @status[32]. */
 int gw_qemu_status(struct gw_qemu *q, char status[32],
 		   struct gw_error *err) GW_MUST_CHECK;
 /* Has QEMU's process ended? The second waits for that: its sockets close
@@ -152,6 +157,9 @@ int gw_qemu_load_finish(struct gw_vm *vm, struct gw_error *err);
 int gw_qemu_load_abort(struct gw_vm *vm, struct gw_error *err);
 int gw_qemu_run(struct gw_vm *vm, struct gw_error *err);
 void gw_qemu_stay(struct gw_vm *vm);
+
+/* replace.c */
+int gw_qemu_replace(struct gw_vm *vm, struct gw_error *err);
 
 /* hints.c */
 int gw_qemu_hint_begin(struct gw_vm *vm, struct gw_hint *h,

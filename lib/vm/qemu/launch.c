@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -30,6 +31,10 @@
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
+#endif
+
+#ifndef SYS_close_range /* Linux 5.9; the same number on every machine */
+#define SYS_close_range 436
 #endif
 
 #define PROBE_TIMEOUT_MS 20000
@@ -416,6 +421,15 @@ static int describe(const struct gw_launch *l, const struct gw_rundir_claim *c,
 	snprintf(vm->machine, sizeof(vm->machine), "%s", cl->machine);
 	snprintf(vm->qemu, sizeof(vm->qemu), "%d.%d.%d", p->major, p->minor,
 		 p->micro);
+	vm->command = json_array();
+	for (int i = 0; l->req->argv[i]; i++)
+		json_array_append_new(vm->command,
+				      json_string(l->req->argv[i]));
+	if (!getcwd(vm->cwd, sizeof(vm->cwd)))
+		vm->cwd[0] = '\0';
+	vm->hugepages = l->req->hugepages;
+	vm->free_page_agent = l->req->free_page_agent;
+	vm->memory_option = l->req->memory;
 	strcpy(vm->agent, l->req->agent == GW_AGENT_PLUGIN ? "plugin" :
 							     "preload");
 	vm->memory = cl->memory;
@@ -453,7 +467,8 @@ int gw_launch_exec(struct gw_launch *l, struct gw_error *err)
 	const char *env = getenv("LD_PRELOAD");
 	gw_autofree char *preload = env ? strdup(env) : NULL;
 	struct gw_rundir_claim claim;
-	int r = gw_rundir_claim(l->req->name, &claim, err);
+	int r = l->req->again ? gw_rundir_reclaim(l->req->name, &claim, err) :
+				gw_rundir_claim(l->req->name, &claim, err);
 
 	if (r)
 		return r;
@@ -474,4 +489,119 @@ int gw_launch_exec(struct gw_launch *l, struct gw_error *err)
 	reset_environment(preload);
 	gw_rundir_release(&claim);
 	return r;
+}
+
+/* --- once more ------------------------------------------------------------ */
+
+#define REPORT_FD 3
+
+static char **copy_command(const json_t *command)
+{
+	size_t n = json_array_size(command);
+	char **argv = calloc(n + 1, sizeof(*argv));
+
+	for (size_t i = 0; argv && i < n; i++)
+		argv[i] = (char *)(uintptr_t)json_string_value(
+			json_array_get(command, i));
+	return argv;
+}
+
+static int exec_again(const struct gw_rundir_vm *vm, struct gw_error *err)
+{
+	gw_autofree char **argv = copy_command(vm->command);
+	struct gw_launch_request req = {
+		.name = vm->name,
+		.argv = argv,
+		.incoming = true,
+		.hugepages = vm->hugepages,
+		.free_page_agent = vm->free_page_agent,
+		.memory = vm->memory_option,
+		.agent = strcmp(vm->agent, "plugin") ? GW_AGENT_PRELOAD :
+						       GW_AGENT_PLUGIN,
+		.again = true,
+	};
+	gw_autofree struct gw_launch *l = calloc(1, sizeof(*l));
+	int r;
+
+	if (!argv || !l)
+		return gw_fail(err, ENOMEM, "no memory");
+	if (vm->cwd[0] && chdir(vm->cwd))
+		return gw_fail_errno(err, errno, "chdir %s", vm->cwd);
+	r = gw_launch_prepare(l, &req, err);
+	if (!r)
+		r = gw_launch_exec(l, err);
+	gw_launch_fini(l);
+	return r;
+}
+
+/* Nothing of the process it comes from but stderr; @report goes with exec. */
+static bool leave_behind(int report)
+{
+	int null = open("/dev/null", O_RDWR);
+	sigset_t none;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	signal(SIGPIPE, SIG_DFL);
+	setsid();
+	return null >= 0 && dup2(null, 0) == 0 && dup2(null, 1) == 1 &&
+	       (report == REPORT_FD || dup2(report, REPORT_FD) == REPORT_FD) &&
+	       fcntl(REPORT_FD, F_SETFD, FD_CLOEXEC) == 0 &&
+	       syscall(SYS_close_range, REPORT_FD + 1u, ~0u, 0u) == 0;
+}
+
+static _Noreturn void run_again(const struct gw_rundir_vm *vm, int report)
+{
+	struct gw_error err = { 0 };
+
+	if (!leave_behind(report))
+		_exit(1);
+	exec_again(vm, &err);
+	if (write(REPORT_FD, &err, sizeof(err)) < 0)
+		_exit(2);
+	_exit(1);
+}
+
+/* What the child had to say; nothing: it was exec'd. */
+static int read_report(int fd, struct gw_error *err)
+{
+	struct gw_error why = { 0 };
+	ssize_t n;
+
+	do
+		n = read(fd, &why, sizeof(why));
+	while (n < 0 && errno == EINTR);
+	if (n == 0)
+		return 0;
+	if (n != sizeof(why))
+		return gw_fail(err, EIO, "QEMU could not be started again");
+	if (err)
+		*err = why;
+	return -why.code;
+}
+
+int gw_launch_again(const struct gw_rundir_vm *vm, struct gw_error *err)
+{
+	gw_autoclose int report = -1;
+	int end[2];
+	pid_t pid;
+
+	if (!json_array_size(vm->command))
+		return gw_fail(err, ENOTSUP,
+			       "how '%s' was started is not on record (by an older godwit?): start it by hand, godwit run %s --incoming -- ...",
+			       vm->name, vm->name);
+	if (pipe2(end, O_CLOEXEC))
+		return gw_fail_errno(err, errno, "pipe");
+	report = end[0];
+	pid = fork();
+	if (pid == 0) {
+		if (fork() == 0)
+			run_again(vm, end[1]);
+		_exit(0);
+	}
+	close(end[1]);
+	if (pid < 0)
+		return gw_fail_errno(err, errno, "fork");
+	waitpid(pid, NULL, 0);
+	return read_report(report, err);
 }

@@ -5,7 +5,8 @@
  * its memory and exec. The process stays the same one: signals, standard
  * streams and exit status are QEMU's own.
  *
- * For a process of one thread that has nothing else to do.
+ * For a process of one thread that has nothing else to do, but for
+ * gw_launch_again().
  */
 #ifndef GW_VM_QEMU_LAUNCH_H
 #define GW_VM_QEMU_LAUNCH_H
@@ -23,6 +24,7 @@ struct gw_launch_request {
 	bool free_page_agent; /* a port for the guest's */
 	uint64_t memory; /* bytes, 0: what the command line says */
 	enum gw_agent_mode agent;
+	bool again; /* the move.lock of the one before is held */
 };
 
 struct gw_launch {
@@ -46,6 +48,15 @@ int gw_launch_prepare(struct gw_launch *l, const struct gw_launch_request *req,
 int gw_launch_exec(struct gw_launch *l, struct gw_error *err) GW_MUST_CHECK;
 
 void gw_launch_fini(struct gw_launch *l);
+
+/*
+ * Run @vm, which ended and whose move.lock is held, once more, waiting for a
+ * migration; in a process of its own that is nobody's child, without a
+ * terminal, stderr inherited. From any process: in one with other threads it
+ * takes no lock but malloc's. Return: 0 when that was exec'd.
+ */
+int gw_launch_again(const struct gw_rundir_vm *vm,
+		    struct gw_error *err) GW_MUST_CHECK;
 
 /*
  * Run @program once, without a machine, and ask it by QMP for its version,

@@ -225,7 +225,7 @@ int gw_qemu_load_abort(struct gw_vm *vm, struct gw_error *err)
 	char status[32];
 	int r;
 
-	if (gw_qemu_dead(q)) {
+	if (!q->qmp || gw_qemu_dead(q)) { /* no QEMU: replace() failed */
 		vm->info.waiting = false;
 		return 0;
 	}

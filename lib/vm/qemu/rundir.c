@@ -19,7 +19,7 @@
 #define FIRST_KEPT_FD	100 /* wrapper scripts use small numbers */
 #define CLAIM_TRIES	20
 #define CLAIM_PAUSE_NS	(20 * 1000 * 1000)
-#define LONGEST_FILE	"status.sock"
+#define LONGEST_FILE	"standby.sock"
 
 /* --- names and paths ----------------------------------------------------- */
 
@@ -213,15 +213,22 @@ static bool is_ours(const char *name)
 	return false;
 }
 
-/* Only what is ours: the base may have been set to any folder by mistake. */
-static void clear_dir(int dir)
+/* What belongs to the godwit that works on the VM. */
+static bool is_mover(const char *name)
+{
+	return !strcmp(name, "move.lock") || !strcmp(name, "standby.sock");
+}
+
+/* Only what is ours: the base may have been set to any folder by mistake.
+ * @again: and what is QEMU's. */
+static void clear_dir(int dir, bool again)
 {
 	int copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = copy < 0 ? NULL : fdopendir(copy);
 	struct dirent *e;
 
 	while (d && (e = readdir(d)))
-		if (is_ours(e->d_name))
+		if (is_ours(e->d_name) && !(again && is_mover(e->d_name)))
 			unlinkat(dir, e->d_name, 0);
 	if (d)
 		closedir(d);
@@ -231,7 +238,7 @@ static void clear_dir(int dir)
  * before finds out (still_there). */
 static void remove_locked(int dir, const char *path)
 {
-	clear_dir(dir);
+	clear_dir(dir, false);
 	unlinkat(dir, "lock", 0);
 	rmdir(path);
 }
@@ -253,7 +260,7 @@ static void remove_stale(const char *path)
 
 /* --- claiming a name ------------------------------------------------------ */
 
-static int claim_once(const char *path, const char *name,
+static int claim_once(const char *path, const char *name, bool again,
 		      struct gw_error *err)
 {
 	gw_autoclose int dir = -1;
@@ -272,17 +279,17 @@ static int claim_once(const char *path, const char *name,
 		return gw_fail(err, ENOENT, "%s vanishes all the time", path);
 	if (fd < 0)
 		return gw_fail_errno(err, -fd, "%s", path);
-	if (is_locked(dir, "move.lock"))
+	if (!again && is_locked(dir, "move.lock"))
 		return gw_fail(err, EEXIST,
 			       "the VM '%s' ended, but a godwit still works on it: wait for that, or use another name",
 			       name);
-	clear_dir(dir);
+	clear_dir(dir, again);
 	r = fcntl(fd, F_DUPFD_CLOEXEC, FIRST_KEPT_FD);
 	return r >= 0 ? r : gw_take_fd(&fd);
 }
 
-int gw_rundir_claim(const char *name, struct gw_rundir_claim *c,
-		    struct gw_error *err)
+static int claim(const char *name, bool again, struct gw_rundir_claim *c,
+		 struct gw_error *err)
 {
 	struct timespec pause = { .tv_nsec = CLAIM_PAUSE_NS };
 	char base[PATH_MAX];
@@ -296,7 +303,7 @@ int gw_rundir_claim(const char *name, struct gw_rundir_claim *c,
 		return r;
 	/* a lock may be held for a moment by somebody who removes a folder */
 	for (int i = 0; i < CLAIM_TRIES; i++) {
-		r = claim_once(c->path.dir, name, err);
+		r = claim_once(c->path.dir, name, again, err);
 		if (r != -EEXIST && r != -ENOENT)
 			break;
 		nanosleep(&pause, NULL);
@@ -307,6 +314,18 @@ int gw_rundir_claim(const char *name, struct gw_rundir_claim *c,
 	if (err)
 		memset(err, 0, sizeof(*err)); /* of an earlier try */
 	return 0;
+}
+
+int gw_rundir_claim(const char *name, struct gw_rundir_claim *c,
+		    struct gw_error *err)
+{
+	return claim(name, false, c, err);
+}
+
+int gw_rundir_reclaim(const char *name, struct gw_rundir_claim *c,
+		      struct gw_error *err)
+{
+	return claim(name, true, c, err);
 }
 
 int gw_rundir_inherit(struct gw_rundir_claim *c, struct gw_error *err)
@@ -398,14 +417,17 @@ int gw_rundir_write_vm(const struct gw_rundir_claim *c,
 {
 	const struct gw_rundir_paths *p = &c->path;
 	json_t *j = json_pack(
-		"{s:s,s:s,s:I,s:i,s:s,s:O?,s:s,s:s,s:s,s:I,s:o,s:b,s:s,s:s,s:s}",
+		"{s:s,s:s,s:I,s:i,s:s,s:O?,s:s,s:s,s:s,s:I,s:o,s:b,s:s,s:s,s:s,s:O?,s:s,s:b,s:b,s:I}",
 		"name", vm->name, "godwit", GW_VERSION, "created",
 		(json_int_t)vm->created, "pid", (int)vm->pid, "binary",
 		vm->binary, "argv", vm->argv, "machine", vm->machine, "qemu",
 		vm->qemu, "agent-mode", vm->agent, "memory",
 		(json_int_t)vm->memory, "blocks", blocks_to_json(vm),
 		"incoming", vm->incoming, "qmp", p->qmp, "status", p->status,
-		"agent", p->agent);
+		"agent", p->agent, "command", vm->command, "cwd", vm->cwd,
+		"hugepages", vm->hugepages, "free-page-agent",
+		vm->free_page_agent, "memory-option",
+		(json_int_t)vm->memory_option);
 
 	return write_json(p->dir, "vm.json", j, err);
 }
@@ -438,6 +460,12 @@ static void vm_from_json(const json_t *j, struct gw_rundir_vm *vm)
 	vm->created = load_int(j, "created");
 	vm->pid = (pid_t)load_int(j, "pid");
 	vm->argv = json_incref(json_object_get(j, "argv"));
+	vm->command = json_incref(json_object_get(j, "command"));
+	load_text(j, "cwd", vm->cwd);
+	vm->hugepages = json_is_true(json_object_get(j, "hugepages"));
+	vm->free_page_agent = json_is_true(json_object_get(j,
+							   "free-page-agent"));
+	vm->memory_option = (uint64_t)load_int(j, "memory-option");
 	vm->memory = (uint64_t)load_int(j, "memory");
 	vm->incoming = json_is_true(json_object_get(j, "incoming"));
 	json_array_foreach(json_object_get(j, "blocks"), i, block) {
@@ -451,7 +479,7 @@ static void vm_from_json(const json_t *j, struct gw_rundir_vm *vm)
 
 /* A VM that lives but has no vm.json is just being started: not yet there.
  * Return: 0, -ENOENT, -errno. */
-static int load_vm(const char *base, const char *name,
+static int load_vm(const char *base, const char *name, bool ended,
 		   struct gw_rundir_vm *vm, struct gw_error *err)
 {
 	json_t *j;
@@ -462,7 +490,7 @@ static int load_vm(const char *base, const char *name,
 	if (r)
 		return r;
 	snprintf(vm->name, sizeof(vm->name), "%s", name);
-	if (!gw_rundir_alive(vm->path.dir))
+	if (!ended && !gw_rundir_alive(vm->path.dir))
 		return -ENOENT;
 	j = read_json(vm->path.dir, "vm.json", err);
 	if (!j)
@@ -475,7 +503,8 @@ static int load_vm(const char *base, const char *name,
 void gw_rundir_vm_fini(struct gw_rundir_vm *vm)
 {
 	json_decref(vm->argv);
-	vm->argv = NULL;
+	json_decref(vm->command);
+	vm->argv = vm->command = NULL;
 }
 
 void gw_rundir_free(struct gw_rundir_vm *vms, int n)
@@ -523,8 +552,8 @@ int gw_rundir_list(struct gw_rundir_vm **vms, struct gw_error *err)
 	}
 	*vms = calloc((size_t)n, sizeof(**vms));
 	for (int i = 0; i < n; i++) {
-		if (*vms && !load_vm(base, names[i]->d_name, &(*vms)[found],
-				     NULL))
+		if (*vms && !load_vm(base, names[i]->d_name, false,
+				     &(*vms)[found], NULL))
 			found++;
 		else if (*vms && !gw_rundir_alive((*vms)[found].path.dir))
 			remove_stale((*vms)[found].path.dir);
@@ -558,7 +587,7 @@ static int not_found(const char *name, struct gw_error *err)
 			  text ? text : "");
 }
 
-int gw_rundir_open(const char *name, struct gw_rundir_vm *vm,
+static int open_vm(const char *name, bool ended, struct gw_rundir_vm *vm,
 		   struct gw_error *err)
 {
 	char base[PATH_MAX];
@@ -570,8 +599,20 @@ int gw_rundir_open(const char *name, struct gw_rundir_vm *vm,
 	if (r && r != -ENOENT)
 		return r;
 	if (!r)
-		r = load_vm(base, name, vm, err);
+		r = load_vm(base, name, ended, vm, err);
 	return r == -ENOENT ? not_found(name, err) : r;
+}
+
+int gw_rundir_open(const char *name, struct gw_rundir_vm *vm,
+		   struct gw_error *err)
+{
+	return open_vm(name, false, vm, err);
+}
+
+int gw_rundir_reopen(const char *name, struct gw_rundir_vm *vm,
+		     struct gw_error *err)
+{
+	return open_vm(name, true, vm, err);
 }
 
 /* --- moving --------------------------------------------------------------- */

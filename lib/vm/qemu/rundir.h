@@ -66,6 +66,11 @@ struct gw_rundir_vm {
 	pid_t pid;	  /* of run; QEMU's too unless it daemonized */
 	char binary[PATH_MAX];
 	json_t *argv; /* list of strings as run, NULL: unknown. Owned */
+	/* what `run` was told, to do it again; NULL: unknown. Owned */
+	json_t *command;
+	char cwd[PATH_MAX];
+	bool hugepages, free_page_agent;
+	uint64_t memory_option; /* bytes; 0: none */
 	char machine[64];
 	char qemu[64]; /* "10.0.2" */
 	char agent[16]; /* "preload", "plugin" */
@@ -112,6 +117,11 @@ int gw_rundir_paths(const char *name, struct gw_rundir_paths *p,
 int gw_rundir_claim(const char *name, struct gw_rundir_claim *c,
 		    struct gw_error *err) GW_MUST_CHECK;
 
+/* The same for whoever holds the move.lock of a VM that ended: only what was
+ * its QEMU's is removed. */
+int gw_rundir_reclaim(const char *name, struct gw_rundir_claim *c,
+		      struct gw_error *err) GW_MUST_CHECK;
+
 /* Let the lock outlive an exec; from here on it ends with that program. */
 int gw_rundir_inherit(struct gw_rundir_claim *c,
 		      struct gw_error *err) GW_MUST_CHECK;
@@ -128,6 +138,10 @@ int gw_rundir_write_vm(const struct gw_rundir_claim *c,
  * -ENOENT; the message lists those that there are. */
 int gw_rundir_open(const char *name, struct gw_rundir_vm *vm,
 		   struct gw_error *err) GW_MUST_CHECK;
+
+/* The same for whoever holds its move.lock, also when it has ended. */
+int gw_rundir_reopen(const char *name, struct gw_rundir_vm *vm,
+		     struct gw_error *err) GW_MUST_CHECK;
 
 /* All living VMs by name; folders of ended ones are removed.
  * Return: their number with *@vms to be given to gw_rundir_free(), -errno. */

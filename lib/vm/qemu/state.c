@@ -384,26 +384,37 @@ static int end_small(struct gw_qemu *q, struct gw_vm_state *out,
 
 int gw_qemu_state_begin(struct gw_qemu *q, struct gw_error *err)
 {
+	if (q->state.same)
+		return 0;
 	q->state.full = wants_full(&q->state);
 	return q->state.full ? begin_full(q, err) : begin_small(q, err);
+}
+
+static int end(struct gw_qemu *q, bool ran, struct gw_vm_state *s,
+	       struct gw_error *err)
+{
+	int r;
+
+	if (q->state.full)
+		return end_full(q, ran, s, err);
+	r = end_small(q, s, err);
+	if (!r || r == -ECONNRESET)
+		return r;
+	gw_warn("%s; the device state is taken the slow way from here on",
+		err->msg);
+	q->state.full = q->state.rigid = true;
+	memset(err, 0, sizeof(*err));
+	r = begin_full(q, err);
+	return r ? r : end_full(q, ran, s, err);
 }
 
 int gw_qemu_state_end(struct gw_qemu *q, bool ran, struct gw_vm_state *s,
 		      struct gw_error *err)
 {
-	int r;
+	struct gw_qemu_state *st = &q->state;
+	int r = st->same ? 0 : end(q, ran, &st->last, err);
 
-	if (!q->state.full) {
-		r = end_small(q, s, err);
-		if (!r || r == -ECONNRESET)
-			return r;
-		gw_warn("%s; the device state is taken the slow way from here on",
-			err->msg);
-		q->state.full = q->state.rigid = true;
-		memset(err, 0, sizeof(*err));
-		r = begin_full(q, err);
-		if (r)
-			return r;
-	}
-	return end_full(q, ran, s, err);
+	st->same = !r;
+	*s = st->last;
+	return r;
 }

@@ -35,6 +35,7 @@ struct gw_qemu;
 struct gw_qemu_state {
 	bool open;
 	bool full;   /* the method of the one under way */
+	bool same;   /* the VM has not run since `last` was taken */
 	bool rigid;  /* something outside RAM is not ROM: FULL always */
 	int mem, fd; /* SMALL: the file, and what QEMU writes to */
 	int64_t fdset;
@@ -45,13 +46,17 @@ struct gw_qemu_state {
 	int64_t reset_ns;    /* the guest's last reset, 0: none */
 	uint8_t *part;	     /* of SMALL */
 	size_t cap;
+	struct gw_vm_state last;
 };
 
 /* Migration settings are saved, or will be. */
 int gw_qemu_state_open(struct gw_qemu *q, struct gw_error *err) GW_MUST_CHECK;
 
-/* As vm.h says. @ran: it runs on after this; otherwise QEMU is to stay in
- * the state in which it rests. */
+/*
+ * As vm.h says. @ran: it runs on after this; otherwise QEMU is to stay in the
+ * state in which it rests. (7.2 goes to `postmigrate` after FULL all the same,
+ * from where it can only run; so a VM that rests is asked once.)
+ */
 int gw_qemu_state_begin(struct gw_qemu *q, struct gw_error *err) GW_MUST_CHECK;
 int gw_qemu_state_end(struct gw_qemu *q, bool ran, struct gw_vm_state *s,
 		      struct gw_error *err) GW_MUST_CHECK;

@@ -166,17 +166,22 @@ static int describe(struct gw_qemu *q, struct gw_error *err)
 	return 0;
 }
 
-static int attach(struct gw_qemu *q, const struct gw_cancel *cancel,
-		  struct gw_error *err)
+void gw_qemu_init(struct gw_qemu *q)
 {
-	if (q->ref.dir[0]) {
-		q->move_lock = gw_rundir_move_lock(q->ref.dir, q->ref.name,
-						   err);
-		if (q->move_lock < 0)
-			return q->move_lock;
-	}
+	q->qmp = NULL;
+	q->agent = NULL;
+	q->old_capabilities = q->old_parameters = NULL;
+	q->pidfd = q->dev_fd = q->guardian = -1;
+	q->fence.fd = q->state.mem = q->state.fd = -1;
+	q->loading = q->saving = q->committed = false;
+	gw_ram_init(&q->vm.ram);
+	gw_devstream_init(&q->stream);
+}
+
+int gw_qemu_connect(struct gw_qemu *q, struct gw_error *err)
+{
 	/*
-	 * Not @cancel: an undo needs QMP after the operation was cancelled.
+	 * Not vm->cancel: an undo needs QMP after the operation was cancelled.
 	 * Every wait here is short or has a time limit.
 	 */
 	q->qmp = gw_qmp_open(q->ref.qmp, ATTACH_TIMEOUT_MS, NULL, err);
@@ -201,6 +206,37 @@ static int attach(struct gw_qemu *q, const struct gw_cancel *cancel,
 	return gw_qemu_find_ram(q, err);
 }
 
+void gw_qemu_disconnect(struct gw_qemu *q)
+{
+	gw_qemu_hint_end(&q->vm);
+	gw_qemu_save_end(q);
+	gw_fence_fini(q); /* still protecting: it stops the VM */
+	gw_qemu_state_fini(q);
+	gw_qemu_unthrottle(q);
+	gw_qemu_disks_fini(q);
+	gw_devstream_fini(&q->stream);
+	gw_ram_fini(&q->vm.ram);
+	gw_agent_close(q->agent);
+	gw_qmp_close(q->qmp);
+	json_decref(q->old_capabilities);
+	json_decref(q->old_parameters);
+	if (q->pidfd >= 0)
+		close(q->pidfd);
+	if (q->guardian >= 0)
+		close(q->guardian); /* not taken back: it goes on trying */
+}
+
+static int attach(struct gw_qemu *q, struct gw_error *err)
+{
+	if (q->ref.dir[0]) {
+		q->move_lock = gw_rundir_move_lock(q->ref.dir, q->ref.name,
+						   err);
+		if (q->move_lock < 0)
+			return q->move_lock;
+	}
+	return gw_qemu_connect(q, err);
+}
+
 static int op_track(struct gw_vm *vm, const char *kind, struct gw_track **t,
 		    struct gw_error *err)
 {
@@ -223,24 +259,9 @@ static void op_close(struct gw_vm *vm)
 {
 	struct gw_qemu *q = gw_qemu_of(vm);
 
-	gw_qemu_hint_end(vm);
-	gw_qemu_save_end(q);
-	gw_fence_fini(q); /* still protecting: it stops the VM */
-	gw_qemu_state_fini(q);
-	gw_qemu_unthrottle(q);
-	gw_qemu_disks_fini(q);
-	gw_devstream_fini(&q->stream);
-	gw_ram_fini(&vm->ram);
-	gw_agent_close(q->agent);
-	gw_qmp_close(q->qmp);
-	json_decref(q->old_capabilities);
-	json_decref(q->old_parameters);
-	if (q->pidfd >= 0)
-		close(q->pidfd);
+	gw_qemu_disconnect(q);
 	if (q->move_lock >= 0)
 		close(q->move_lock);
-	if (q->guardian >= 0)
-		close(q->guardian); /* not taken back: it goes on trying */
 	pthread_cond_destroy(&q->more);
 	pthread_mutex_destroy(&q->lock);
 	free(q);
@@ -286,6 +307,7 @@ static const struct gw_vm_ops ops = {
 	.stay = gw_qemu_stay,
 	.disks = &gw_qemu_disk_ops,
 	.checkpoint = &gw_qemu_checkpoint_ops,
+	.replace = gw_qemu_replace,
 	.close = op_close,
 };
 
@@ -305,13 +327,11 @@ struct gw_vm *gw_qemu_open(const struct gw_vmref *ref,
 	q->vm.ops = &ops;
 	q->vm.cancel = cancel;
 	q->ref = *ref;
-	q->move_lock = q->pidfd = q->dev_fd = q->guardian = -1;
-	q->fence.fd = q->state.mem = q->state.fd = -1;
+	q->move_lock = -1;
 	pthread_mutex_init(&q->lock, NULL);
 	pthread_cond_init(&q->more, NULL);
-	gw_ram_init(&q->vm.ram);
-	gw_devstream_init(&q->stream);
-	if (attach(q, cancel, err)) {
+	gw_qemu_init(q);
+	if (attach(q, err)) {
 		op_close(&q->vm);
 		return NULL;
 	}
