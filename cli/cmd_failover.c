@@ -29,9 +29,9 @@ static int parse(struct failover *f, int argc, char **argv)
 		f->json |= o == 'j';
 	}
 	if (optind + 1 != argc)
-		return cli_usage("failover", optind == argc
-						     ? "the NAME is missing"
-						     : "one VM at a time");
+		return cli_usage("failover", optind == argc ?
+						     "the NAME is missing" :
+						     "one VM at a time");
 	f->name = argv[optind];
 	return 0;
 }

@@ -26,7 +26,7 @@ int cmd_protect(int argc, char **argv)
 	struct cli_operation o;
 	int r = cli_operation_parse(&o, argc, argv, names);
 
-	return r ? r
-		 : cli_operation_run(&o, o.positional[0], summary, protect,
+	return r ? r :
+		   cli_operation_run(&o, o.positional[0], summary, protect,
 				     (void *)o.positional[1]);
 }

@@ -19,8 +19,8 @@ static void event(const char *what, const char *detail, void *data)
 	detail = detail ? detail : "";
 	if (p->json) {
 		cli_json(first ? json_pack("{s:s, s:s}", "event", what, "uri",
-					   detail)
-			       : json_pack("{s:s, s:s, s:s}", "event",
+					   detail) :
+				 json_pack("{s:s, s:s, s:s}", "event",
 					   "standby", "what", what, "detail",
 					   detail));
 		return;

@@ -21,10 +21,9 @@ int cli_standby_ask(const char *name, struct cli_standby *s,
 	free(line);
 	if (!json_is_object(s->json)) {
 		json_decref(s->json);
-		return gw_fail_as(
-			err, GW_FAULT_INPUT, EPROTO,
-			"the standby of '%s' gave an answer that is no JSON",
-			name);
+		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+				  "the standby of '%s' gave an answer that is no JSON",
+				  name);
 	}
 	s->state = json_string_value(json_object_get(s->json, "state")) ?: "?";
 	s->checkpoint = (uint64_t)json_integer_value(
