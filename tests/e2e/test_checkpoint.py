@@ -98,7 +98,8 @@ def test_goes_on_from_the_last_checkpoint(env, version, kind, tmp_path):
     first = probe("take 1 0")
     many = probe("take 200 5", timeout=300)
     print(f"{kind} {version}: pause median {many['median_us']} us, "
-          f"p95 {many['p95_us']}, max {many['max_us']}; base {many['base']}, "
+          f"p95 {many['p95_us']}, max {many['max_us']} (steps "
+          f"{many['worst_us']}); base {many['base']}, "
           f"part {many['part']} bytes; the first {first['max_us']} us")
     assert (many["base"] > 0) == small
     if small:
