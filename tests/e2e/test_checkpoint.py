@@ -3,9 +3,11 @@
 (checkpoint_probe.c): each is whole, the guest goes on from the last one in
 another QEMU, and nobody runs it here any more when the probe dies or its lease
 runs out."""
+import contextlib
 import json
 import os
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -223,6 +225,35 @@ def test_a_lease_that_runs_out_stops_it(env, version):
     probe.proc.stdin.close()
     probe.proc.wait(30)
     resume(env, a)
+
+
+def guardians(env):
+    """Processes of that name that belong to this test."""
+    mine = f"GODWIT_RUNTIME_DIR={env.rundir}".encode()
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{pid}/comm") as f:
+                comm = f.read().strip()
+            with open(f"/proc/{pid}/environ", "rb") as f:
+                if comm == "gw-guardian" and mine in f.read().split(b"\0"):
+                    found.append(int(pid))
+    return found
+
+
+def test_a_guardian_that_was_killed_is_missed(env):
+    a = env.guest("a")
+    a.wait_tick(2)
+    probe = Probe(env, a)
+    probe("begin")
+    probe("lease 60000")
+    [pid] = guardians(env)
+    os.kill(pid, signal.SIGKILL)
+    wait_until("its end", lambda: not guardians(env))
+    assert "has ended" in probe("lease 60000", -32)["err"]
+    probe("take 2 1")
+    probe("end run")
+    assert a.running()
 
 
 def resume(env, guest):
