@@ -124,7 +124,8 @@ struct gw_vm_checkpoint_ops {
 		     struct gw_error *err);
 	/* The VM may run until @until_ns (gw_now_ns() clock), and then stops
 	 * unless that was moved on. INT64_MAX: no limit. Until the first call
-	 * there is none. Any thread. */
+	 * there is none. Any thread. -EPERM: it was stopped already. -EPIPE:
+	 * who would stop it was killed. */
 	int (*lease)(struct gw_vm *vm, int64_t until_ns, struct gw_error *err);
 	/* vCPUs stand and transfers have landed when it returns; sets
 	 * vm->stopped_ns. */

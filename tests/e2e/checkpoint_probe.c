@@ -9,7 +9,8 @@
  * and "err", and what the command gives besides.
  *
  *	begin [hold]
- *	take N MS	N checkpoints, MS apart: pauses (us), state sizes
+ *	take N MS	N checkpoints, MS apart: pauses (us), the steps of the
+ *			longest one so far, state sizes
  *	stop | cont | release | lease MS | end run | end stay
  *	load NAME	the last checkpoint into VM NAME, which runs then
  *	spoil NAME	it, changed so that the QEMU of NAME does not like it
@@ -104,12 +105,22 @@ static void keep(const struct gw_vm_state *s)
 	last.npart = s->npart;
 }
 
+/* Of the longest pause: when each step ended, us after its begin. */
+static struct {
+	int64_t stop, begin, copy, end, cont;
+} worst;
+
+static int64_t us_since(int64_t began)
+{
+	return (gw_now_ns() - began) / 1000;
+}
+
 /* What is dirty while it runs is copied first, as an engine does. */
 static int take(int64_t *pause, struct gw_vm_state *s, uint64_t *pages,
 		struct gw_error *err)
 {
 	const struct gw_vm_checkpoint_ops *ops = vm->ops->checkpoint;
-	int64_t began;
+	int64_t began, stop, begin, copy, end;
 	int r = gw_track_scan(track, err);
 
 	if (!r && vm->info.direct_io)
@@ -119,17 +130,28 @@ static int take(int64_t *pause, struct gw_vm_state *s, uint64_t *pages,
 	copy_dirty();
 	began = gw_now_ns();
 	r = ops->stop(vm, err);
+	stop = us_since(began);
 	if (!r)
 		r = ops->state_begin(vm, err);
+	begin = us_since(began);
 	if (!r)
 		r = gw_track_scan(track, err);
 	if (r)
 		return r;
 	*pages = copy_dirty();
+	copy = us_since(began);
 	r = ops->state_end(vm, s, err);
+	end = us_since(began);
 	if (!r)
 		r = ops->cont(vm, err);
 	*pause = gw_now_ns() - began;
+	if (*pause / 1000 > worst.cont) {
+		worst.stop = stop;
+		worst.begin = begin;
+		worst.copy = copy;
+		worst.end = end;
+		worst.cont = *pause / 1000;
+	}
 	if (!r)
 		keep(s);
 	return r ? r : ops->release(vm, err);
@@ -158,6 +180,11 @@ static int take_many(int n, int ms, struct gw_error *err)
 			nanosleep(&t, NULL);
 	}
 	qsort(pause, (size_t)i, sizeof(*pause), by_value);
+	if (!r)
+		printf("\"worst_us\": [%lld, %lld, %lld, %lld, %lld], ",
+		       (long long)worst.stop, (long long)worst.begin,
+		       (long long)worst.copy, (long long)worst.end,
+		       (long long)worst.cont);
 	if (!r)
 		printf("\"median_us\": %lld, \"p95_us\": %lld, \"max_us\": %lld, \"base\": %zu, \"part\": %zu, \"generations\": %llu, ",
 		       (long long)pause[n / 2] / 1000,

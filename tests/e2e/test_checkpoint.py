@@ -3,9 +3,11 @@
 (checkpoint_probe.c): each is whole, the guest goes on from the last one in
 another QEMU, and nobody runs it here any more when the probe dies or its lease
 runs out."""
+import contextlib
 import json
 import os
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -98,7 +100,8 @@ def test_goes_on_from_the_last_checkpoint(env, version, kind, tmp_path):
     first = probe("take 1 0")
     many = probe("take 200 5", timeout=300)
     print(f"{kind} {version}: pause median {many['median_us']} us, "
-          f"p95 {many['p95_us']}, max {many['max_us']}; base {many['base']}, "
+          f"p95 {many['p95_us']}, max {many['max_us']} (steps "
+          f"{many['worst_us']}); base {many['base']}, "
           f"part {many['part']} bytes; the first {first['max_us']} us")
     assert (many["base"] > 0) == small
     if small:
@@ -222,6 +225,35 @@ def test_a_lease_that_runs_out_stops_it(env, version):
     probe.proc.stdin.close()
     probe.proc.wait(30)
     resume(env, a)
+
+
+def guardians(env):
+    """Processes of that name that belong to this test."""
+    mine = f"GODWIT_RUNTIME_DIR={env.rundir}".encode()
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{pid}/comm") as f:
+                comm = f.read().strip()
+            with open(f"/proc/{pid}/environ", "rb") as f:
+                if comm == "gw-guardian" and mine in f.read().split(b"\0"):
+                    found.append(int(pid))
+    return found
+
+
+def test_a_guardian_that_was_killed_is_missed(env):
+    a = env.guest("a")
+    a.wait_tick(2)
+    probe = Probe(env, a)
+    probe("begin")
+    probe("lease 60000")
+    [pid] = guardians(env)
+    os.kill(pid, signal.SIGKILL)
+    wait_until("its end", lambda: not guardians(env))
+    assert "has ended" in probe("lease 60000", -32)["err"]
+    probe("take 2 1")
+    probe("end run")
+    assert a.running()
 
 
 def resume(env, guest):

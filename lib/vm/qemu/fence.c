@@ -190,6 +190,14 @@ bool gw_fence_closed(const struct gw_qemu *q)
 	return q->fence.page && atomic_load(&q->fence.page->state) == FENCED;
 }
 
+/* It says nothing; if its end is closed, it was killed, or QEMU is gone. */
+static bool lives(struct gw_qemu *q)
+{
+	char byte;
+
+	return recv(q->fence.fd, &byte, 1, MSG_DONTWAIT) != 0;
+}
+
 int gw_fence_lease(struct gw_qemu *q, int64_t until_ns, struct gw_error *err)
 {
 	struct gw_fence_page *page;
@@ -201,12 +209,14 @@ int gw_fence_lease(struct gw_qemu *q, int64_t until_ns, struct gw_error *err)
 		return 0;
 	/* It sleeps until the time it knows; only an earlier one is news. */
 	if (atomic_exchange(&page->until, until_ns) > until_ns &&
-	    send(q->fence.fd, &byte, 1, MSG_NOSIGNAL | MSG_DONTWAIT) != 1 &&
-	    errno != EAGAIN)
-		return gw_fail(err, EPIPE,
-			       "the process that stops '%s' when its standby takes over was killed",
-			       q->vm.info.name);
-	return gw_fence_closed(q) ? too_late(q, err) : 0;
+	    send(q->fence.fd, &byte, 1, MSG_NOSIGNAL | MSG_DONTWAIT) != 1)
+		gw_debug("the fence cannot be told");
+	if (gw_fence_closed(q))
+		return too_late(q, err);
+	return lives(q) ? 0 :
+			  gw_fail(err, EPIPE,
+				  "the process that stops '%s' when its standby takes over has ended: protect it anew",
+				  q->vm.info.name);
 }
 
 /* @from to @to, unless it was closed. */

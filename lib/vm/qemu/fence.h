@@ -44,7 +44,7 @@ void gw_fence_init(struct gw_qemu *q);
 int gw_fence_start(struct gw_qemu *q, struct gw_error *err) GW_MUST_CHECK;
 
 /* Any thread, also when there is none (any more): then it means nothing.
- * -EPERM: it is too late. */
+ * -EPERM: it is too late. -EPIPE: nobody would stop the VM any more. */
 int gw_fence_lease(struct gw_qemu *q, int64_t until_ns,
 		   struct gw_error *err) GW_MUST_CHECK;
 
