@@ -38,8 +38,10 @@ int gw_source_stop_vm(struct gw_source *s, struct gw_error *err)
 	int64_t deadline = gw_now_ns() + STOP_TIMEOUT_NS;
 	struct gw_vm *vm = s->c.vm;
 	bool stopped = false;
-	int r = vm->ops->save_begin(vm, err);
+	int r;
 
+	gw_moment("switch over");
+	r = vm->ops->save_begin(vm, err);
 	gw_pause_at(GW_PAUSE_SOURCE_SAVING);
 	while (!r) {
 		r = vm->ops->save_poll(vm, 2, &stopped, err);
@@ -60,6 +62,8 @@ int gw_source_stop_vm(struct gw_source *s, struct gw_error *err)
 	if (r)
 		return r;
 	s->stopped_ns = vm->stopped_ns ? vm->stopped_ns : gw_now_ns();
+	gw_moment_was("stopped", s->stopped_ns);
+	gw_moment("stop seen");
 	s->unlimited = true;
 	gw_pause_at(GW_PAUSE_SOURCE_STOPPED);
 	return 0;
@@ -86,8 +90,10 @@ static int last_pass(struct gw_source *s, struct gw_error *err)
 
 	gw_record_put(&s->out, GW_RECORD_STOPPED, false, 0);
 	r = gw_source_last_scan(s, err);
+	gw_moment("last scan");
 	if (!r)
 		r = gw_source_pass_send(s, true, err);
+	gw_moment("last page sent");
 	if (!r && s->verify)
 		r = gw_source_verify(s, err);
 	return r;
@@ -107,7 +113,9 @@ static int send_device(struct gw_source *s, struct gw_error *err)
 	gw_write_be64(&s->out, s->now->device_bytes);
 	gw_write_be64(&s->out, XXH3_64bits_digest(s->device_hash));
 	s->complete = true;
-	return gw_source_flush_question(s, err);
+	r = gw_source_flush_question(s, err);
+	gw_moment("device state sent");
+	return r;
 }
 
 /*
@@ -129,6 +137,7 @@ static int send_go(struct gw_source *s, struct gw_error *err)
 	s->go_sent = !r;
 	s->now->transferred = s->to->nbytes(s);
 	GW_TRACE1(go, r);
+	gw_moment("GO sent");
 	return r;
 }
 
@@ -156,6 +165,7 @@ int gw_source_hand_over(struct gw_source *s, struct gw_error *err)
 	if (!r)
 		r = gw_source_peer_wait(s, GW_RECORD_READY, limit_ms,
 					"load the device state", err);
+	gw_moment("READY read");
 	if (!r)
 		gw_pause_at(GW_PAUSE_SOURCE_READY);
 	/* The last look before the point of no return. */
@@ -163,6 +173,7 @@ int gw_source_hand_over(struct gw_source *s, struct gw_error *err)
 		r = gw_source_peer_check(s, err);
 	if (!r)
 		r = vm->ops->save_commit(vm, err);
+	gw_moment("committed");
 	if (!r) {
 		gw_pause_at(GW_PAUSE_SOURCE_COMMITTED);
 		r = send_go(s, err);
@@ -175,6 +186,7 @@ int gw_source_hand_over(struct gw_source *s, struct gw_error *err)
 	if (r)
 		return s->peer_not_here ? r :
 						       gw_source_uncertain(s, err);
+	gw_moment("RUNNING read");
 	s->now->downtime_ns = gw_now_ns() - s->stopped_ns;
 	vm->ops->save_done(vm);
 	return 0;

@@ -19,6 +19,7 @@
 
 #define GW_LOG_MODULE "source"
 #include "base/log.h"
+#include "base/moment.h"
 
 struct gw_source;
 struct gw_source_disks;

@@ -23,6 +23,9 @@
 #include "base/clock.h"
 #include "base/scope.h"
 
+#define GW_LOG_MODULE "vm"
+#include "base/log.h"
+
 #define FIRST_BUFFER (16u << 10)
 #define BUSY_RETRY_MS 20
 
@@ -401,6 +404,7 @@ json_t *gw_qmp_cmd_json(struct gw_qmp *q, int timeout_ms, int fd,
 {
 	json_t *value = NULL, *msg;
 	char *text = NULL;
+	int64_t begun;
 	size_t len;
 
 	if (check(q, err))
@@ -416,7 +420,11 @@ json_t *gw_qmp_cmd_json(struct gw_qmp *q, int timeout_ms, int fd,
 	}
 	len = strlen(text);
 	text[len] = '\n'; /* for who reads along; in place of the 0 */
+	begun = gw_now_ns();
 	value = execute(q, timeout_ms, fd, text, len + 1, err);
+	gw_log_at(GW_LOG_TRACE, "at %lld us: QMP %s (%lld us)",
+		  (long long)gw_now_ns() / 1000, command,
+		  (long long)(gw_now_ns() - begun) / 1000);
 	free(text);
 out:
 	if (!value)
