@@ -87,6 +87,7 @@ int gw_dest_hand_over(struct gw_dest *d, struct gw_error *err)
 	struct gw_vm *vm = d->c.vm;
 	struct gw_error ignored;
 	int r = load(d, err);
+	bool run;
 
 	if (r)
 		return r;
@@ -100,11 +101,12 @@ int gw_dest_hand_over(struct gw_dest *d, struct gw_error *err)
 	gw_moment("READY sent");
 	gw_pause_at(GW_PAUSE_DEST_READY);
 	r = wait_go(d, err);
+	run = d->run && !d->c.params->paused;
 	GW_TRACE1(go, r);
 	gw_moment("GO read");
 	if (!r)
 		gw_pause_at(GW_PAUSE_DEST_GO);
-	if (!r && d->run && !d->c.params->paused)
+	if (!r && run)
 		r = vm->ops->run(vm, err);
 	if (r)
 		return r;
@@ -113,5 +115,7 @@ int gw_dest_hand_over(struct gw_dest *d, struct gw_error *err)
 	if (gw_write_flush(&d->out, &ignored))
 		gw_warn("the VM runs here, but the source could not be told: %s",
 			ignored.msg);
+	if (run) /* paused, it is to be known by its note */
+		gw_vm_stay(vm);
 	return 0;
 }

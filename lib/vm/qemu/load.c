@@ -286,7 +286,6 @@ int gw_qemu_run(struct gw_vm *vm, struct gw_error *err)
 	if (r)
 		return r;
 	vm->info.running = true;
-	gw_qemu_stay(vm);
 	return 0;
 }
 
