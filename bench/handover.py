@@ -34,7 +34,7 @@ def one_move(bench):
     try:
         a, b = bench.pair(False)
         with bench.ahead_of_others():
-            bench.godwit_move(a, b)
+            bench.godwit_move(a, b, *bench.options.move.split())
             b.wait_tick(a.console.ticks[-1].n + 3)
         gap = lab.gap_ms(a, b)
         last = a.console.ticks[-1].at * 1e3
@@ -72,10 +72,15 @@ def run(bench, options):
     return 0
 
 
+def arguments():
+    parser = argparse.ArgumentParser(
+        prog="handover.py", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--move", default="", metavar="OPTIONS",
+                        help="of godwit migrate ('--xbzrle ...')")
+    return lab.arguments(parser, runs=5, memory=512,
+                         guest="gw.tick=1 gw.dirty=32:2000 gw.file=16")
+
+
 if __name__ == "__main__":
-    sys.exit(lab.main(run, lab.arguments(
-        argparse.ArgumentParser(prog="handover.py", description=__doc__,
-                                formatter_class=argparse.
-                                RawDescriptionHelpFormatter),
-        runs=5, memory=512,
-        guest="gw.tick=1 gw.dirty=32:2000 gw.file=16")))
+    sys.exit(lab.main(run, arguments()))

@@ -17,6 +17,7 @@
  */
 #include <errno.h>
 
+#include "base/live.h"
 #include "base/pause.h"
 #include "base/scope.h"
 #include "base/trace.h"
@@ -33,6 +34,19 @@ static int pass_meanwhile(struct gw_source *s, struct gw_error *err)
 	return r ? r : gw_source_pass_part(s, err);
 }
 
+/*
+ * The last pass is not limited. So what is left to it need not be either,
+ * while the VM still runs: under a limit that is most of what it would stand
+ * for. A sender that kept to its limit would also see too late that it stands.
+ */
+static int no_limit_any_more(struct gw_source *s, struct gw_error *err)
+{
+	s->unlimited = true;
+	if (!s->track || !GW_LIVE(s->c.params->max_bandwidth))
+		return 0;
+	return gw_source_pass_part(s, err);
+}
+
 int gw_source_stop_vm(struct gw_source *s, struct gw_error *err)
 {
 	int64_t deadline = gw_now_ns() + STOP_TIMEOUT_NS;
@@ -41,7 +55,9 @@ int gw_source_stop_vm(struct gw_source *s, struct gw_error *err)
 	int r;
 
 	gw_moment("switch over");
-	r = vm->ops->save_begin(vm, err);
+	r = no_limit_any_more(s, err);
+	if (!r)
+		r = vm->ops->save_begin(vm, err);
 	gw_pause_at(GW_PAUSE_SOURCE_SAVING);
 	while (!r) {
 		r = vm->ops->save_poll(vm, 2, &stopped, err);
@@ -64,7 +80,6 @@ int gw_source_stop_vm(struct gw_source *s, struct gw_error *err)
 	s->stopped_ns = vm->stopped_ns ? vm->stopped_ns : gw_now_ns();
 	gw_moment_was("stopped", s->stopped_ns);
 	gw_moment("stop seen");
-	s->unlimited = true;
 	gw_pause_at(GW_PAUSE_SOURCE_STOPPED);
 	return 0;
 }

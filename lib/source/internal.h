@@ -85,7 +85,7 @@ struct gw_source {
 	struct gw_senders *senders; /* sender.h; NULL: no channels */
 	unsigned int features;	/* of godwit's greeting: both sides have them */
 	bool in_section;	/* between a section's header and its EOS */
-	bool unlimited;		/* the VM stands: no limiter any more */
+	bool unlimited;		/* the VM is to stand: no limiter any more */
 	bool complete;		/* all that makes up the VM has left us */
 	bool go_sent;		/* GO, the whole of it, left us */
 	bool peer_not_here;	/* its last word: the VM is not there */
