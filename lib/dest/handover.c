@@ -13,10 +13,15 @@
 
 int gw_dest_load_begin(struct gw_dest *d, struct gw_error *err)
 {
+	int r;
+
 	/* Its thread may be in the middle of an extent: nobody waits for it. */
 	gw_prepare_quit(&d->prepare);
 	d->loading = true;
-	return d->c.vm->ops->load_begin(d->c.vm, err);
+	gw_moment("load begins");
+	r = d->c.vm->ops->load_begin(d->c.vm, err);
+	gw_moment("load begun");
+	return r;
 }
 
 static int load(struct gw_dest *d, struct gw_error *err)
@@ -27,6 +32,7 @@ static int load(struct gw_dest *d, struct gw_error *err)
 	gw_progress_status(d->c.progress, GODWIT_STATUS_DEVICE);
 	/* Only checked here, the VMM does not see it yet. */
 	r = vm->ops->load_write(vm, d->device.p, d->device.len, err);
+	gw_moment("device state checked");
 	if (!r)
 		r = vm->ops->load_finish(vm, err);
 	return r;
@@ -81,27 +87,35 @@ int gw_dest_hand_over(struct gw_dest *d, struct gw_error *err)
 	struct gw_vm *vm = d->c.vm;
 	struct gw_error ignored;
 	int r = load(d, err);
+	bool run;
 
 	if (r)
 		return r;
+	gw_moment("loaded");
 	d->phase = GW_DEST_LOADED;
 	gw_pause_at(GW_PAUSE_DEST_LOADED);
 	d->c.chan->cancel = NULL; /* from here on the source decides */
 	gw_record_put(&d->out, GW_RECORD_READY, true, 0);
 	if (gw_write_flush(&d->out, err))
 		return uncertain(d, err);
+	gw_moment("READY sent");
 	gw_pause_at(GW_PAUSE_DEST_READY);
 	r = wait_go(d, err);
+	run = d->run && !d->c.params->paused;
 	GW_TRACE1(go, r);
+	gw_moment("GO read");
 	if (!r)
 		gw_pause_at(GW_PAUSE_DEST_GO);
-	if (!r && d->run && !d->c.params->paused)
+	if (!r && run)
 		r = vm->ops->run(vm, err);
 	if (r)
 		return r;
+	gw_moment("runs");
 	gw_record_put(&d->out, GW_RECORD_RUNNING, true, 0);
 	if (gw_write_flush(&d->out, &ignored))
 		gw_warn("the VM runs here, but the source could not be told: %s",
 			ignored.msg);
+	if (run) /* paused, it is to be known by its note */
+		gw_vm_stay(vm);
 	return 0;
 }

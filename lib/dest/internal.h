@@ -19,6 +19,7 @@
 
 #define GW_LOG_MODULE "dest"
 #include "base/log.h"
+#include "base/moment.h"
 
 /* What may come next; only ever goes up. */
 enum gw_dest_phase {

@@ -361,6 +361,7 @@ static int record(struct gw_dest *d, struct gw_error *err)
 		r = bad(d, err);
 		return r ? r : gw_dest_disks_end(d, err);
 	case GW_RECORD_STOPPED:
+		gw_moment("STOPPED read");
 		gw_read_skip(&d->in, rec.len);
 		return bad(d, err);
 	case GW_RECORD_VERIFY:
@@ -376,6 +377,7 @@ static int record(struct gw_dest *d, struct gw_error *err)
 		return device(d, &rec, err);
 	case GW_RECORD_DEVICE_END:
 		r = device_end(d, &rec, err);
+		gw_moment("device state read");
 		return r ? r : 1;
 	}
 	if (rec.mandatory)

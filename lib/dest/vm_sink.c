@@ -427,12 +427,9 @@ static int op_finish(struct gw_sink *sink, struct gw_error *err)
 	int r;
 
 	s->settled = true;
-	if (!s->run) {
-		if (s->vm->ops->stay)
-			s->vm->ops->stay(s->vm);
-		return 0;
-	}
-	r = s->vm->ops->run(s->vm, err);
+	r = s->run ? s->vm->ops->run(s->vm, err) : 0;
+	if (!r)
+		gw_vm_stay(s->vm);
 	if (r && err->fault != GW_FAULT_UNCERTAIN)
 		gw_error_prefix(err,
 				"VM '%s' is complete here but could not be set running ('godwit resume %s' tries again)",

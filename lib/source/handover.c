@@ -17,6 +17,7 @@
  */
 #include <errno.h>
 
+#include "base/live.h"
 #include "base/pause.h"
 #include "base/scope.h"
 #include "base/trace.h"
@@ -33,13 +34,30 @@ static int pass_meanwhile(struct gw_source *s, struct gw_error *err)
 	return r ? r : gw_source_pass_part(s, err);
 }
 
+/*
+ * The last pass is not limited. So what is left to it need not be either,
+ * while the VM still runs: under a limit that is most of what it would stand
+ * for. A sender that kept to its limit would also see too late that it stands.
+ */
+static int no_limit_any_more(struct gw_source *s, struct gw_error *err)
+{
+	s->unlimited = true;
+	if (!s->track || !GW_LIVE(s->c.params->max_bandwidth))
+		return 0;
+	return gw_source_pass_part(s, err);
+}
+
 int gw_source_stop_vm(struct gw_source *s, struct gw_error *err)
 {
 	int64_t deadline = gw_now_ns() + STOP_TIMEOUT_NS;
 	struct gw_vm *vm = s->c.vm;
 	bool stopped = false;
-	int r = vm->ops->save_begin(vm, err);
+	int r;
 
+	gw_moment("switch over");
+	r = no_limit_any_more(s, err);
+	if (!r)
+		r = vm->ops->save_begin(vm, err);
 	gw_pause_at(GW_PAUSE_SOURCE_SAVING);
 	while (!r) {
 		r = vm->ops->save_poll(vm, 2, &stopped, err);
@@ -60,7 +78,8 @@ int gw_source_stop_vm(struct gw_source *s, struct gw_error *err)
 	if (r)
 		return r;
 	s->stopped_ns = vm->stopped_ns ? vm->stopped_ns : gw_now_ns();
-	s->unlimited = true;
+	gw_moment_was("stopped", s->stopped_ns);
+	gw_moment("stop seen");
 	gw_pause_at(GW_PAUSE_SOURCE_STOPPED);
 	return 0;
 }
@@ -86,8 +105,10 @@ static int last_pass(struct gw_source *s, struct gw_error *err)
 
 	gw_record_put(&s->out, GW_RECORD_STOPPED, false, 0);
 	r = gw_source_last_scan(s, err);
+	gw_moment("last scan");
 	if (!r)
 		r = gw_source_pass_send(s, true, err);
+	gw_moment("last page sent");
 	if (!r && s->verify)
 		r = gw_source_verify(s, err);
 	return r;
@@ -107,7 +128,9 @@ static int send_device(struct gw_source *s, struct gw_error *err)
 	gw_write_be64(&s->out, s->now->device_bytes);
 	gw_write_be64(&s->out, XXH3_64bits_digest(s->device_hash));
 	s->complete = true;
-	return gw_source_flush_question(s, err);
+	r = gw_source_flush_question(s, err);
+	gw_moment("device state sent");
+	return r;
 }
 
 /* What fails half way was not said: the destination obeys a whole GO only. */
@@ -136,7 +159,9 @@ static int send_go(struct gw_source *s, struct gw_error *err)
 	if (r)
 		return r;
 	s->c.vm->ops->save_release(s->c.vm);
-	return gw_source_say_go(s, s->c.vm->info.running, err);
+	r = gw_source_say_go(s, s->c.vm->info.running, err);
+	gw_moment("GO sent");
+	return r;
 }
 
 int gw_source_uncertain(struct gw_source *s, struct gw_error *err)
@@ -163,6 +188,7 @@ int gw_source_hand_over(struct gw_source *s, struct gw_error *err)
 	if (!r)
 		r = gw_source_peer_wait(s, GW_RECORD_READY, limit_ms,
 					"load the device state", err);
+	gw_moment("READY read");
 	if (!r)
 		gw_pause_at(GW_PAUSE_SOURCE_READY);
 	/* The last look before the point of no return. */
@@ -170,6 +196,7 @@ int gw_source_hand_over(struct gw_source *s, struct gw_error *err)
 		r = gw_source_peer_check(s, err);
 	if (!r)
 		r = vm->ops->save_commit(vm, err);
+	gw_moment("committed");
 	if (!r) {
 		gw_pause_at(GW_PAUSE_SOURCE_COMMITTED);
 		r = send_go(s, err);
@@ -182,6 +209,7 @@ int gw_source_hand_over(struct gw_source *s, struct gw_error *err)
 	if (r)
 		return s->peer_not_here ? r :
 						       gw_source_uncertain(s, err);
+	gw_moment("RUNNING read");
 	s->now->downtime_ns = gw_now_ns() - s->stopped_ns;
 	vm->ops->save_done(vm);
 	return 0;

@@ -20,6 +20,7 @@
 
 #define GW_LOG_MODULE "source"
 #include "base/log.h"
+#include "base/moment.h"
 
 /* Between two scans while the VM runs: each makes the guest fault again. */
 #define GW_SOURCE_SCAN_PERIOD_NS (50 * GW_NS_PER_MS)
@@ -93,7 +94,7 @@ struct gw_source {
 	struct gw_senders *senders; /* sender.h; NULL: no channels */
 	unsigned int features;	/* of godwit's greeting: both sides have them */
 	bool in_section;	/* between a section's header and its EOS */
-	bool unlimited;		/* the VM stands: no limiter any more */
+	bool unlimited;		/* the VM is to stand: no limiter any more */
 	bool complete;		/* all that makes up the VM has left us */
 	bool go_sent;		/* GO, the whole of it, left us */
 	bool peer_not_here;	/* its last word: the VM is not there */

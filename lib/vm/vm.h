@@ -10,8 +10,8 @@
  *	source:	check  [describe]  track  [drain, throttle]*  save_begin  save_poll*
  *		(RAM is final)  save_read*  then save_commit  save_release
  *		save_done  [quit], or save_abort at any point
- *	dest:	check  load_begin  load_write*  load_finish  then run or stay,
- *		or load_abort at any point before that
+ *	dest:	check  load_begin  load_write*  load_finish  [run]  stay, or
+ *		load_abort at any point before run
  */
 #ifndef GW_VM_VM_H
 #define GW_VM_VM_H
@@ -232,7 +232,8 @@ struct gw_vm_ops {
 	/* Run the loaded VM. GW_FAULT_UNCERTAIN: it may have run. */
 	int (*run)(struct gw_vm *vm, struct gw_error *err);
 
-	/* Optional: the loaded VM stays here, paused, and that is settled. */
+	/* Optional: the VM stays here, running or paused, and that is
+	 * settled. Takes its time: after the peer was told that it runs. */
 	void (*stay)(struct gw_vm *vm);
 
 	const struct gw_vm_disk_ops *disks; /* NULL: no disks to copy */
@@ -257,6 +258,12 @@ struct gw_vm {
 	/* set by the driver */
 	int64_t stopped_ns; /* gw_now_ns() when vCPUs stood still, 0: unknown */
 };
+
+static inline void gw_vm_stay(struct gw_vm *vm)
+{
+	if (vm->ops->stay)
+		vm->ops->stay(vm);
+}
 
 static inline void gw_vm_close(struct gw_vm *vm)
 {

@@ -3,20 +3,16 @@
 #include "wire/vmdesc.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
 #include "base/reader.h"
+#include "wire/jwalk.h"
 #include "wire/section.h"
 
 /* Subsections within subsections; QEMU has three levels at most. */
 #define MAX_DEPTH 32
-
-/* A parsed value costs up to 250 bytes, its text as few as 3. A VM with 500
- * vCPUs has about a million. */
-#define MAX_VALUES (2u << 20)
 
 #define FOOTER_SIZE 5
 #define LONG_HEADER 5 /* the item byte and the id */
@@ -84,135 +80,228 @@ static int bad_section(const struct gw_reader *r, int i, size_t at,
 
 /* --- by the description ------------------------------------------------ */
 
-/*
- * Bytes of a device section's payload by its entry: the sum of its fields'
- * sizes (a size includes nested structs) and of its subsections with their
- * headers (0x05, cstr8 name, be32 version). < 0: not a description.
- */
-static int64_t described_size(const json_t *obj, int depth)
+/* What is said of one section or subsection. */
+struct described {
+	char name[256 + 1]; /* a longer one is nobody's name */
+	int64_t instance_id;
+	int64_t size; /* < 0: it says what cannot be */
+	size_t vmsd_name; /* bytes */
+	bool has_name, has_instance, has_vmsd_name;
+};
+
+static void get_object(struct gw_jwalk *j, int depth, struct described *d);
+
+/* @n more bytes; all of them fit into a state as large as it may be. */
+static void add(struct described *d, int64_t n)
 {
-	json_t *v;
-	int64_t sum = 0;
-	size_t i;
+	if (d->size < 0 || n < 0 || n > GW_MAX_DEVICE_STATE ||
+	    d->size + n > GW_MAX_DEVICE_STATE)
+		d->size = -1;
+	else
+		d->size += n;
+}
 
-	if (depth > MAX_DEPTH)
-		return -1;
-	json_array_foreach(json_object_get(obj, "fields"), i, v) {
-		json_int_t size = -1, n = 1;
+static void get_field(struct gw_jwalk *j, struct described *d)
+{
+	int64_t size = -1, n = 1;
+	char key[16];
 
-		if (json_unpack(v, "{s:I, s?I}", "size", &size, "array_len",
-				&n) || size < 0 || n < 0 ||
-		    size > GW_MAX_DEVICE_STATE || n > GW_MAX_DEVICE_STATE)
-			return -1;
-		sum += size * n;
-		if (sum > GW_MAX_DEVICE_STATE)
-			return -1;
+	gw_jwalk_enter(j, '{');
+	while (gw_jwalk_more(j)) {
+		gw_jwalk_key(j, key, sizeof(key));
+		if (!strcmp(key, "size")) {
+			if (!gw_jwalk_integer(j, &size))
+				size = -1;
+		} else if (!strcmp(key, "array_len")) {
+			if (!gw_jwalk_integer(j, &n))
+				n = -1;
+		} else {
+			gw_jwalk_skip(j);
+		}
 	}
-	json_array_foreach(json_object_get(obj, "subsections"), i, v) {
-		const char *name = json_string_value(
-			json_object_get(v, "vmsd_name"));
-		int64_t n = described_size(v, depth + 1);
+	if (size < 0 || n < 0 || size > GW_MAX_DEVICE_STATE ||
+	    n > GW_MAX_DEVICE_STATE)
+		add(d, -1);
+	else
+		add(d, size * n);
+}
 
-		if (!name || n < 0)
-			return -1;
-		sum += 6 + (int64_t)strlen(name) + n;
-		if (sum > GW_MAX_DEVICE_STATE)
-			return -1;
+/* A subsection has a header of its own: 0x05, cstr8 name, be32 version. */
+static void get_subsection(struct gw_jwalk *j, int depth, struct described *d)
+{
+	struct described sub;
+
+	if (depth > MAX_DEPTH) {
+		gw_jwalk_skip(j);
+		add(d, -1);
+		return;
 	}
-	return sum;
+	get_object(j, depth, &sub);
+	add(d, sub.has_vmsd_name ? 6 + (int64_t)sub.vmsd_name : -1);
+	add(d, sub.size);
+}
+
+/* The items of a list, which are objects. */
+static void get_list(struct gw_jwalk *j, bool subsections, int depth,
+		     struct described *d)
+{
+	if (gw_jwalk_kind(j) != '[') {
+		gw_jwalk_skip(j);
+		add(d, -1);
+		return;
+	}
+	gw_jwalk_enter(j, '[');
+	while (gw_jwalk_more(j)) {
+		if (gw_jwalk_kind(j) != '{') {
+			gw_jwalk_skip(j);
+			add(d, -1);
+		} else if (subsections) {
+			get_subsection(j, depth + 1, d);
+		} else {
+			get_field(j, d);
+		}
+	}
+}
+
+/* Return: whether it is a string at all. */
+static bool get_text(struct gw_jwalk *j, char *buf, size_t cap, size_t *len)
+{
+	if (gw_jwalk_kind(j) == '"') {
+		*len = gw_jwalk_string(j, buf, cap);
+		return true;
+	}
+	gw_jwalk_skip(j);
+	return false;
+}
+
+/*
+ * An entry: the bytes of its payload are the sum of its fields' sizes (a size
+ * includes nested structs) and of its subsections with their headers.
+ */
+static void get_object(struct gw_jwalk *j, int depth, struct described *d)
+{
+	char key[16];
+	size_t len;
+
+	d->name[0] = '\0';
+	d->instance_id = d->size = 0;
+	d->has_name = d->has_instance = d->has_vmsd_name = false;
+	gw_jwalk_enter(j, '{');
+	while (gw_jwalk_more(j)) {
+		gw_jwalk_key(j, key, sizeof(key));
+		if (!strcmp(key, "fields"))
+			get_list(j, false, depth, d);
+		else if (!strcmp(key, "subsections"))
+			get_list(j, true, depth, d);
+		else if (!strcmp(key, "name"))
+			d->has_name = get_text(j, d->name, sizeof(d->name),
+					       &len);
+		else if (!strcmp(key, "vmsd_name"))
+			d->has_vmsd_name = get_text(j, NULL, 0, &d->vmsd_name);
+		else if (strcmp(key, "instance_id"))
+			gw_jwalk_skip(j);
+		else if (gw_jwalk_integer(j, &d->instance_id))
+			d->has_instance = true;
+		else
+			add(d, -1);
+	}
 }
 
 /* One section against its entry. */
-static int get_described(struct gw_reader *r, const json_t *dev,
+static int get_described(struct gw_reader *r, const struct described *d,
 			 struct gw_tail_section *s)
 {
-	const char *name = json_string_value(json_object_get(dev, "name"));
-	const json_t *inst = json_object_get(dev, "instance_id");
-	int64_t size = described_size(dev, 0);
-
 	if (get_header(r, s))
 		return -r->err.code;
-	if (!name || size < 0)
+	if (!d->has_name || d->size < 0)
 		return gw_read_fail(r, EPROTO,
 				    "its entry in the description has no name or impossible sizes");
-	if (strcmp(name, s->idstr) ||
-	    (inst && json_integer_value(inst) != s->instance_id))
+	if (strcmp(d->name, s->idstr) ||
+	    (d->has_instance && d->instance_id != s->instance_id))
 		return gw_read_fail(r, EPROTO,
 				    "it is '%s' %u, but the description lists '%s' %lld",
-				    s->idstr, s->instance_id, name,
-				    (long long)json_integer_value(inst));
-	s->size = (size_t)size;
+				    s->idstr, s->instance_id, d->name,
+				    (long long)d->instance_id);
+	s->size = (size_t)d->size;
 	gw_read_skip(r, s->size);
 	return gw_section_get_footer(r, s->id);
 }
 
-static int split(struct gw_tail *t, struct gw_reader *r, const json_t *devices,
-		 size_t len, struct gw_error *err)
+static int no_description(const struct gw_jwalk *j, struct gw_error *err)
 {
-	struct gw_tail_section s;
-	const json_t *dev;
-	size_t i;
-	int ret;
+	return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+			  "the description of the device state is no JSON with a list of devices%s%s",
+			  j->why ? ": " : "", j->why ? j->why : "");
+}
 
-	json_array_foreach(devices, i, dev) {
-		if (get_described(r, dev, &s))
-			return bad_section(r, (int)i, s.offset, err);
+static int split_devices(struct gw_tail *t, struct gw_reader *r,
+			 struct gw_jwalk *j, struct gw_error *err)
+{
+	gw_jwalk_enter(j, '[');
+	while (gw_jwalk_more(j)) {
+		struct described d = { .size = 0 };
+		struct gw_tail_section s;
+		int ret;
+
+		if (gw_jwalk_kind(j) == '{')
+			get_object(j, 0, &d);
+		else
+			gw_jwalk_skip(j);
+		if (j->why)
+			break;
+		if (get_described(r, &d, &s))
+			return bad_section(r, t->n, s.offset, err);
 		ret = append(t, &s, err);
 		if (ret)
 			return ret;
 	}
-	if (r->offset != len)
-		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
-				  "%zu bytes of device state follow the %d sections of the description",
-				  len - (size_t)r->offset, t->n);
 	return 0;
 }
 
-static json_t *load_description(const char *json, size_t len,
-				struct gw_error *err)
+/* A second list would describe bytes that the first one did. */
+static int split(struct gw_tail *t, struct gw_reader *r, struct gw_jwalk *j,
+		 struct gw_error *err)
 {
-	json_error_t why;
-	size_t values = 1;
-	json_t *j;
+	bool found = false;
+	char key[16];
+	int ret;
 
-	if (len > GW_MAX_VMDESC) {
-		gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
-			   "the description of the device state is %zu bytes, the limit is %u",
-			   len, GW_MAX_VMDESC);
-		return NULL;
+	gw_jwalk_enter(j, '{');
+	while (gw_jwalk_more(j)) {
+		gw_jwalk_key(j, key, sizeof(key));
+		if (strcmp(key, "devices")) {
+			gw_jwalk_skip(j);
+			continue;
+		}
+		if (found || gw_jwalk_kind(j) != '[')
+			return no_description(j, err);
+		found = true;
+		ret = split_devices(t, r, j, err);
+		if (ret)
+			return ret;
 	}
-	for (size_t i = 0; i < len; i++)
-		values += json[i] == ',' || json[i] == '[' || json[i] == '{';
-	if (values > MAX_VALUES) {
-		gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
-			   "the description of the device state has %zu values, the limit is %u",
-			   values, MAX_VALUES);
-		return NULL;
-	}
-	j = json_loadb(json, len, 0, &why);
-	if (json_is_array(json_object_get(j, "devices")))
-		return j;
-	gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
-		   "the description of the device state is no JSON with a list of devices%s%s",
-		   j ? "" : ": ", j ? "" : why.text);
-	json_decref(j);
-	return NULL;
+	return gw_jwalk_end(j) && found ? 0 : no_description(j, err);
 }
 
 int gw_tail_split(struct gw_tail *t, const void *tail, size_t len,
 		  const char *json, size_t json_len, struct gw_error *err)
 {
 	struct gw_reader r;
-	json_t *j;
+	struct gw_jwalk j;
 	int ret;
 
 	memset(t, 0, sizeof(*t));
-	j = load_description(json, json_len, err);
-	if (!j)
-		return -EPROTO;
+	if (json_len > GW_MAX_VMDESC)
+		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+				  "the description of the device state is %zu bytes, the limit is %u",
+				  json_len, GW_MAX_VMDESC);
 	gw_reader_init_mem(&r, tail, len);
-	ret = split(t, &r, json_object_get(j, "devices"), len, err);
-	json_decref(j);
+	gw_jwalk_init(&j, json, json_len);
+	ret = split(t, &r, &j, err);
+	if (!ret && r.offset != len)
+		ret = gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
+				 "%zu bytes of device state follow the %d sections of the description",
+				 len - (size_t)r.offset, t->n);
 	if (ret)
 		gw_tail_fini(t);
 	return ret;

@@ -7,6 +7,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <jansson.h>
 
 #include "base/bytes.h"
 #include "wire/stream.h"
@@ -167,6 +168,129 @@ static void made_up_tails_split(void)
 	}
 }
 
+/* --- against a model that makes a tree of the description --------------- */
+
+static int64_t model_size(json_t *obj)
+{
+	json_t *fields = json_object_get(obj, "fields"), *v;
+	json_t *subs = json_object_get(obj, "subsections");
+	int64_t sum = 0;
+	size_t i;
+
+	if ((fields && !json_is_array(fields)) || (subs && !json_is_array(subs)))
+		return -1;
+	json_array_foreach(fields, i, v) {
+		json_int_t size, n = 1;
+
+		if (json_unpack(v, "{s:I, s?I}", "size", &size, "array_len",
+				&n) || size < 0 || n < 0 || size > 1 << 28 ||
+		    n > 1 << 28)
+			return -1;
+		sum += size * n;
+	}
+	json_array_foreach(subs, i, v) {
+		const char *name = json_string_value(
+			json_object_get(v, "vmsd_name"));
+		int64_t n = model_size(v);
+
+		if (!name || n < 0)
+			return -1;
+		sum += 6 + (int64_t)strlen(name) + n;
+	}
+	return sum;
+}
+
+/* Does @json say what @want is? */
+static bool model_agrees(const struct gw_tail *want, const char *json,
+			 size_t len)
+{
+	json_t *j = json_loadb(json, len, 0, NULL), *v;
+	json_t *list = json_object_get(j, "devices");
+	bool ok = json_is_array(list) &&
+		  json_array_size(list) == (size_t)want->n;
+	size_t i;
+
+	json_array_foreach(list, i, v) {
+		json_t *inst = json_object_get(v, "instance_id");
+		const char *name = json_string_value(json_object_get(v, "name"));
+
+		if (!ok)
+			break;
+		ok = name && !strcmp(name, want->section[i].idstr) &&
+		     model_size(v) == (int64_t)want->section[i].size &&
+		     (!inst || (json_is_integer(inst) &&
+				json_integer_value(inst) ==
+					want->section[i].instance_id));
+	}
+	json_decref(j);
+	return ok;
+}
+
+/*
+ * A description in which a few bytes are others is split, as before, when a
+ * tree of it says the same, and only then.
+ */
+static void damaged_descriptions_are_judged_as_by_a_tree(void)
+{
+	static const char byte[] = "{}[],:\"\\ 0123456789e.-+aztfnu/\n\x01";
+	int agreed = 0, rounds = 20000;
+	uint64_t seed = test_seed();
+
+	for (int i = 0; i < rounds; i++) {
+		int n = (int)(test_rand(&seed) % 4);
+		struct gw_tail t = { 0 };
+		bool want, got;
+
+		if (i % 100 == 0)
+			make(&made, &seed, i / 100 % 8);
+		memcpy(made.b + made.eof + 6, made.json, made.json_len);
+		for (int k = 0; k < n; k++)
+			made.b[made.eof + 6 + test_rand(&seed) % made.json_len] =
+				(uint8_t)byte[test_rand(&seed) %
+					      (sizeof(byte) - 1)];
+		want = model_agrees(&made.want,
+				    (const char *)made.b + made.eof + 6,
+				    made.json_len);
+		got = !gw_tail_split(&t, made.b, made.eof,
+				     (const char *)made.b + made.eof + 6,
+				     made.json_len, NULL);
+		if (got != want)
+			printf("tree %d, split %d: %.*s\n", want, got,
+			       (int)made.json_len,
+			       (const char *)made.b + made.eof + 6);
+		REQUIRE(got == want && (!got || same(&t, &made.want)));
+		agreed += got;
+		gw_tail_fini(&t);
+	}
+	/* Both must have come. */
+	CHECK(agreed > rounds / 4 && agreed < rounds * 3 / 4);
+}
+
+/* Names are compared as text, however they are written. */
+static void escapes_are_understood(void)
+{
+	static const struct {
+		const char *name; /* in the description */
+		bool a;		  /* it says "a" */
+	} cases[] = { { "a", true },		{ "\\u0061", true },
+		      { "\\u0062", false },	{ "a\\u0000", false },
+		      { "\\u00", false },	{ "\\ud83d\\ude00", false },
+		      { "\\/", false },	{ "\\x", false },
+		      { "a\n", false },		{ "", false } };
+	struct gw_tail t;
+	char json[200];
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		int r, n = sprintf(json, "{\"devices\": [{\"fields\": [{\"size\": 3}], \"name\": \"%s\"}]}",
+				   cases[i].name);
+
+		r = gw_tail_split(&t, "\4\0\0\0\11\1a\0\0\0\0\0\0\0\2\1\2\3\x7e\0\0\0\11",
+				  23, json, (size_t)n, NULL);
+		CHECK(!r == cases[i].a);
+		gw_tail_fini(&t);
+	}
+}
+
 /* --- what is refused --------------------------------------------------- */
 
 /* A tail of sections "a" (3 bytes) and "bc" (0 bytes) and what it is called
@@ -235,7 +359,7 @@ static void split_rejects(void)
 static void split_is_bounded(void)
 {
 	size_t deep = 100000, many = (2u << 20) + 8;
-	char *json = malloc(many * 3 + 100);
+	char *json = malloc(many * 3 + 200);
 	size_t n = 0;
 
 	REQUIRE(json);
@@ -250,10 +374,12 @@ static void split_is_bounded(void)
 	memset(json, '[', deep);
 	json[deep] = 0;
 	split_says(json, sizeof(two), "no JSON");
-	for (n = 0; n < many; n++)
-		memcpy(json + 3 * n, "[],", 3);
-	json[3 * n] = 0;
-	split_says(json, sizeof(two), "values, the limit is");
+	/* What is not looked at may have any number of values. */
+	n = (size_t)sprintf(json, "{\"x\":[");
+	for (size_t i = 0; i < many; i++, n += 3)
+		memcpy(json + n, "[],", 3);
+	sprintf(json + n, "0],\"devices\":[" A "," BC "]}");
+	split_says(json, sizeof(two), NULL);
 	free(json);
 }
 
@@ -502,6 +628,8 @@ static void captures_split_alike(void)
 int main(void)
 {
 	RUN(made_up_tails_split);
+	RUN(damaged_descriptions_are_judged_as_by_a_tree);
+	RUN(escapes_are_understood);
 	RUN(split_rejects);
 	RUN(split_is_bounded);
 	RUN(scan_rejects);

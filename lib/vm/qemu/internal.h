@@ -19,6 +19,7 @@
 
 #define GW_LOG_MODULE "vm"
 #include "base/log.h"
+#include "base/moment.h"
 
 /* For a command that QEMU answers at once, however busy the host. */
 #define GW_QMP_TIMEOUT_MS 30000

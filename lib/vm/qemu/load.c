@@ -190,12 +190,14 @@ int gw_qemu_load_finish(struct gw_vm *vm, struct gw_error *err)
 		      "exit-on-error", 0);
 	if (!r)
 		r = feed(q, fd, deadline, err);
+	gw_moment("QEMU fed");
 	if (!r || r == -EPIPE || r == -ECONNRESET)
 		r = wait_shut(fd, deadline, err) ? -err->code : r;
 	if (r) {
 		add_reason(q, err);
 		return r;
 	}
+	gw_moment("SHUT read");
 	r = wait_paused(q, deadline, err);
 	if (!r)
 		gw_qemu_note(q, "committing", "destination",
@@ -284,7 +286,6 @@ int gw_qemu_run(struct gw_vm *vm, struct gw_error *err)
 	if (r)
 		return r;
 	vm->info.running = true;
-	gw_qemu_stay(vm);
 	return 0;
 }
 

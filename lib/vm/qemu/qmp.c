@@ -23,6 +23,9 @@
 #include "base/clock.h"
 #include "base/scope.h"
 
+#define GW_LOG_MODULE "vm"
+#include "base/log.h"
+
 #define FIRST_BUFFER (16u << 10)
 #define BUSY_RETRY_MS 20
 #define SEND_TIMEOUT_MS 10000 /* QEMU reads its monitor */
@@ -434,11 +437,14 @@ json_t *gw_qmp_cmd_json(struct gw_qmp *q, int timeout_ms, int fd,
 			const char *command, json_t *args,
 			struct gw_error *err)
 {
-	int64_t deadline = gw_deadline_ms(timeout_ms);
+	int64_t deadline = gw_deadline_ms(timeout_ms), begun = gw_now_ns();
 	json_t *value = NULL;
 
 	if (!send_command(q, timeout_ms, fd, command, args, err))
 		value = take_reply(q, timeout_ms, deadline, err);
+	gw_log_at(GW_LOG_TRACE, "at %lld us: QMP %s (%lld us)",
+		  (long long)gw_now_ns() / 1000, command,
+		  (long long)(gw_now_ns() - begun) / 1000);
 	if (!value)
 		gw_error_prefix(err, "QMP command '%s'", command);
 	return value;

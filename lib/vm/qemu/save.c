@@ -87,6 +87,8 @@ static bool take_bytes(struct gw_qemu *q, const uint8_t *buf, ssize_t n)
 		while (q->pongs < q->stream.npings && !err->code)
 			if (say(q, GW_RP_PONG, q->stream.ping[q->pongs++], err))
 				break;
+	if (q->stream.complete)
+		gw_moment("QEMU's state complete");
 	return !err->code;
 }
 

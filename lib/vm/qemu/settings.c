@@ -68,38 +68,59 @@ static bool left_behind(const json_t *list)
 	return is_on(list, "x-ignore-shared") && is_on(list, "return-path");
 }
 
-static void switch_off_ours(json_t *list)
+/*
+ * QEMU reads its monitor byte by byte: a list of everything takes it 3 ms,
+ * and some are set while the VM stands. So only what is to change is said.
+ */
+static void append(json_t *list, const char *name, bool on)
 {
-	for (size_t i = 0; i < sizeof(capabilities) / sizeof(*capabilities);
-	     i++) {
-		json_t *c = (json_t *)(uintptr_t)find(list,
-						      capabilities[i].name);
+	json_array_append_new(list, json_pack("{s:s, s:b}", "capability", name,
+					      "state", on));
+}
 
-		if (c)
-			json_object_set_new(c, "state", json_false());
-	}
+/* Takes @list over; an empty one is not said at all. */
+static int say(struct gw_qmp *q, json_t *list, struct gw_error *err)
+{
+	if (json_array_size(list))
+		return gw_qmp_do(q, GW_QMP_TIMEOUT_MS, err,
+				 "migrate-set-capabilities", "{s:o}",
+				 "capabilities", list);
+	json_decref(list);
+	return 0;
 }
 
 static int set_capabilities(struct gw_qemu *q, enum gw_qemu_use use,
 			    struct gw_error *err)
 {
 	json_t *list = json_array();
-	int r;
 
 	for (size_t i = 0; i < sizeof(capabilities) / sizeof(*capabilities);
 	     i++) {
+		const char *name = capabilities[i].name;
 		bool on = capabilities[i].on[use];
 
-		if (on || find(q->old_capabilities, capabilities[i].name))
-			json_array_append_new(
-				list, json_pack("{s:s, s:b}", "capability",
-						capabilities[i].name, "state",
-						on));
+		if (on != is_on(q->old_capabilities, name))
+			append(list, name, on);
 	}
-	r = gw_qmp_do(q->qmp, GW_QMP_TIMEOUT_MS, err,
-		      "migrate-set-capabilities", "{s:o}", "capabilities",
-		      list);
-	return r;
+	return say(q->qmp, list, err);
+}
+
+/* In QEMU and in @is. */
+static int switch_off_ours(struct gw_qmp *q, json_t *is, struct gw_error *err)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < sizeof(capabilities) / sizeof(*capabilities);
+	     i++) {
+		json_t *c = (json_t *)(uintptr_t)find(is,
+						      capabilities[i].name);
+
+		if (!json_is_true(json_object_get(c, "state")))
+			continue;
+		append(list, capabilities[i].name, false);
+		json_object_set_new(c, "state", json_false());
+	}
+	return say(q, list, err);
 }
 
 /* What QEMU itself begins with. */
@@ -146,8 +167,9 @@ int gw_qemu_settings_save(struct gw_qemu *q, bool source, struct gw_error *err)
 						 NULL);
 		if (!q->old_capabilities)
 			return -EREMOTEIO;
-		if (left_behind(q->old_capabilities))
-			switch_off_ours(q->old_capabilities);
+		if (left_behind(q->old_capabilities) &&
+		    switch_off_ours(q->qmp, q->old_capabilities, err))
+			return -EREMOTEIO;
 	}
 	return source && !q->old_parameters ? save_parameters(q, err) : 0;
 }
@@ -247,18 +269,13 @@ int gw_qemu_settings_native(struct gw_qemu *q, const struct gw_native_config *c,
 	     i++) {
 		const char *name = capabilities[i].name;
 
-		if (find(q->old_capabilities, name))
-			json_array_append_new(
-				list,
-				json_pack("{s:s, s:b}", "capability", name,
-					  "state",
-					  native_state(q->old_capabilities,
-						       name,
-						       c->return_path)));
+		bool on = native_state(q->old_capabilities, name,
+				       c->return_path);
+
+		if (on != is_on(q->old_capabilities, name))
+			append(list, name, on);
 	}
-	r = gw_qmp_do(q->qmp, GW_QMP_TIMEOUT_MS, err,
-		      "migrate-set-capabilities", "{s:o}", "capabilities",
-		      list);
+	r = say(q->qmp, list, err);
 	if (r)
 		return r;
 	json_unpack(q->old_parameters, "{s:I, s:I}", "max-bandwidth",
@@ -273,35 +290,40 @@ int gw_qemu_settings_native(struct gw_qemu *q, const struct gw_native_config *c,
 			 downtime);
 }
 
-/* Take back @capabilities (a full list) and @parameters (may be NULL). */
-static void put(struct gw_qmp *q, const json_t *capability_list,
-		json_t *parameters)
+static void put_parameters(struct gw_qmp *q, json_t *parameters)
 {
-	json_t *list = json_array(), *c;
 	struct gw_error err;
 
 	if (parameters)
 		json_decref(gw_qmp_cmd_json(q, GW_QMP_TIMEOUT_MS, -1,
 					    "migrate-set-parameters",
 					    parameters, &err));
+}
+
+/* What a move changes, in whichever role: as it was in @old. */
+static void put_capabilities(struct gw_qmp *q, const json_t *old)
+{
+	json_t *list = json_array();
+	struct gw_error err;
+
 	for (size_t i = 0; i < sizeof(capabilities) / sizeof(*capabilities);
 	     i++) {
-		c = (json_t *)(uintptr_t)find(capability_list,
-					      capabilities[i].name);
-		if (c)
-			json_array_append(list, c);
+		const char *name = capabilities[i].name;
+		const bool *used = capabilities[i].on;
+		bool on = is_on(old, name);
+
+		if (on || (find(old, name) && (used[0] || used[1] || used[2])))
+			append(list, name, on);
 	}
-	if (json_array_size(list) &&
-	    gw_qmp_do(q, GW_QMP_TIMEOUT_MS, &err, "migrate-set-capabilities",
-		      "{s:O}", "capabilities", list))
+	if (say(q, list, &err))
 		gw_warn("QEMU's migration capabilities stay changed: %s",
 			err.msg);
-	json_decref(list);
 }
 
 void gw_qemu_settings_restore(struct gw_qemu *q)
 {
-	put(q->qmp, q->old_capabilities, q->old_parameters);
+	put_parameters(q->qmp, q->old_parameters);
+	put_capabilities(q->qmp, q->old_capabilities);
 	json_decref(q->old_parameters);
 	json_decref(q->old_capabilities);
 	q->old_parameters = q->old_capabilities = NULL;
@@ -316,8 +338,11 @@ void gw_qemu_settings_clean(struct gw_qmp *q)
 	json_t *p = read_parameters(q, &left, &err);
 
 	if (left_behind(list)) {
-		switch_off_ours(list);
-		put(q, list, left ? p : NULL);
+		if (left)
+			put_parameters(q, p);
+		if (switch_off_ours(q, list, &err))
+			gw_warn("QEMU's migration capabilities stay changed: %s",
+				err.msg);
 	}
 	json_decref(p);
 	json_decref(list);
