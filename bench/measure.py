@@ -110,7 +110,7 @@ def publish(samples, metrics, options, doc):
     return int(any(not s["skipped"] for s in failed))
 
 
-def run(cases, metrics, p, quick=None):
+def run(cases, metrics, p, quick=None, open_lab=lab.Lab):
     """A bench as a program: @cases(bench, options) lists (case, side, measure),
     @quick has the values that --quick stands for."""
     if "--quick" in sys.argv:
