@@ -7,9 +7,9 @@ import report
 INTRO = """\
 # Benchmarks
 
-Written by `make bench`{quick}; what is said about the numbers is kept in `bench/notes.md`. Every
-number is of one machine, and of both programs in one go: they take turns, with the same QEMU
-program, the same guest and the same options. Compare sides, not machines.
+Written by `make bench`{quick}; what is said about the numbers is kept in
+`bench/notes.md`. Every number is of one machine, and of both programs in one go: they take turns,
+with the same QEMU program, the same guest and the same options. Compare sides, not machines.
 """
 QUICK = " (here: `make bench-quick`)"
 WARNING = """
@@ -93,8 +93,9 @@ def document(rows, machine, records, notes, quick):
     """The text, and the pictures {file name: SVG}."""
     notes, pictures = notes_of(notes), {}
     parts = [INTRO.format(quick=QUICK if quick else "") +
-             (WARNING if quick else "") + READ, machine_table(machine),
-             "## Goals", goals_table(rows, records)]
+             (WARNING if quick else "") + READ, machine_table(machine)]
+    if not quick:
+        parts += ["## Goals", goals_table(rows, records)]
     missing = []
     for row in rows:
         record = records.get(row.name)

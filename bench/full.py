@@ -80,5 +80,5 @@ if __name__ == "__main__":
     parser.add_argument("--channels", type=int, nargs="+", metavar="N",
                         default=[1, 2, 4], help="beside the one (1 2 4)")
     sys.exit(measure.run(cases, METRICS, parser, quick={
-        "memory": 512, "channels": [2], "transports": ["unix"],
-        "guest": "gw.tick=50 gw.touch=256"}))
+        "memory": 384, "channels": [2], "transports": ["unix"],
+        "guest": "gw.tick=50 gw.touch=192"}))
