@@ -104,9 +104,9 @@ def run_program(argv):
 
 def take(record, code, text, last):
     """What a program said, into its record."""
-    try:
+    if text.startswith("{"):
         record["result"] = json.loads(text)
-    except ValueError:
+    else:
         record["text"] = text
     why = last.split("\n")[-1] if last else f"exit code {code}"
     if code == measure.SKIPPED:

@@ -188,4 +188,5 @@ if __name__ == "__main__":
     sys.exit(measure.run(cases, METRICS, parser, quick={
         "links": [1], "sets": [64], "rates": [400], "writers": ["sparse"],
         "ways": ["godwit", "godwit auto-converge", "QEMU",
-                 "QEMU auto-converge"], "limit": 4, "spare": 256}))
+                 "QEMU auto-converge"], "limit": 4, "spare": 256,
+        "settle": 1000}))

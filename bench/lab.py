@@ -447,18 +447,18 @@ class Lab:
         a.wait_tick(first.n + max(1, self.options.settle // a_period(a)))
         return a, b
 
-    def receiver(self, b):
-        """A godwit that listens for @b. (process, what it says, its URI)"""
+    def listener(self, command, b, *options):
+        """`godwit @command` that listens for @b: the process, and its URI."""
         def listening():
             if rx.poll() is not None:
-                raise Failed("godwit receive: " + self.log("receive"))
+                raise Failed(f"godwit {command}: " + self.log(command))
             return said.uri()
 
         b.wait_qmp()
         uri = "tcp:127.0.0.1:0" if self.options.tcp else \
             f"unix:{self.dir}/godwit{self.count}.sock"
-        rx = self.start([GODWIT, "receive", uri, b.name, "--json"],
-                        "receive", subprocess.PIPE)
+        rx = self.start([GODWIT, command, uri, b.name, "--json", *options],
+                        command, subprocess.PIPE)
         said = Events(rx)
         return rx, wait_until("listening godwit", listening, 30)
 
@@ -467,7 +467,7 @@ class Lab:
         converge, .completed is false."""
         m = Move()
         with Meter(m, a, b) as meter:
-            rx, at = self.receiver(b)
+            rx, at = self.listener("receive", b)
             tx = self.start([GODWIT, "migrate", a.name, at, "--json",
                              *options], "migrate", subprocess.PIPE)
             events = Events(tx)

@@ -114,7 +114,7 @@ def run(cases, metrics, p, quick=None, open_lab=lab.Lab):
     """A bench as a program: @cases(bench, options) lists (case, side, measure),
     @quick has the values that --quick stands for."""
     if "--quick" in sys.argv:
-        p.set_defaults(runs=1, settle=300, **(quick or {}))
+        p.set_defaults(**{"runs": 1, "settle": 300, **(quick or {})})
     options = p.parse_args()
     if options.runs < 1:
         p.error("--runs must be at least 1")
