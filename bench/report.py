@@ -159,18 +159,19 @@ def markdown_table(samples, metrics):
 
 # --- pictures --------------------------------------------------------------
 
-WIDTH, LEFT, RIGHT, BAR, TOP = 760, 250, 90, 18, 34
+WIDTH, BAR, TOP = 760, 18, 34
+LONGEST, CHAR = 400, 6.6  # pixels: of a bar, about, of a character
 COLOURS = {OURS: "#1b7f5c", THEIRS: "#c05a1c"}
 OTHER = "#777777"
 SHADES = ("#1b7f5c", "#2f6fb2", "#8a4fa3", "#c05a1c", "#777777")
 
 
-def svg(height, title, body):
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" '
-            f'height="{height}" viewBox="0 0 {WIDTH} {height}" '
+def svg(width, height, title, body):
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" '
+            f'height="{height}" viewBox="0 0 {width} {height}" '
             'font-family="sans-serif" font-size="12">\n'
             "<!-- SPDX-License-Identifier: BSD-3-Clause -->\n"
-            f'<rect width="{WIDTH}" height="{height}" fill="white"/>\n'
+            f'<rect width="{width}" height="{height}" fill="white"/>\n'
             + text(10, 20, title, weight="bold") + "".join(body) + "</svg>\n")
 
 
@@ -195,31 +196,33 @@ def bars_svg(samples, m, title):
              for name, side in sides.items() if side.get(m.key)]
     if not shown:
         return None
-    scale = (WIDTH - LEFT - RIGHT) / (max(s.high for _, _, s, _ in shown) or 1)
+    left = 36 + CHAR * sum(max(len(row[i]) for row in shown) for i in (0, 1))
+    scale = LONGEST / (max(s.high for _, _, s, _ in shown) or 1)
     body, y, last = [], TOP, None
     for case, name, s, colour in shown:
         if case != last:
             y += 8
             body.append(text(10, y + 13, case))
             last = case
-        middle, end = y + BAR / 2, LEFT + s.median * scale
-        body += [text(LEFT - 6, y + 13, name, "end"),
-                 f'<rect x="{LEFT}" y="{y + 2}" height="{BAR - 4}" '
+        middle, low, high = y + BAR / 2, left + s.low * scale, \
+            left + s.high * scale
+        body += [text(left - 6, y + 13, name, "end"),
+                 f'<rect x="{left:.1f}" y="{y + 2}" height="{BAR - 4}" '
                  f'width="{s.median * scale:.1f}" fill="{colour}"/>\n',
-                 line(LEFT + s.low * scale, middle, LEFT + s.high * scale,
-                      middle, width=1.5),
-                 text(max(end, LEFT + s.high * scale) + 6, y + 13,
-                      format(s.median * m.scale, m.form))]
+                 line(low, middle, high, middle, width=1.5),
+                 text(high + 6, y + 13, format(s.median * m.scale, m.form))]
         y += BAR
-    return svg(y + 14, f"{title}: {m.label}, median and spread", body)
+    return svg(round(left + LONGEST + 80), y + 14,
+               f"{title}: {m.label}, median and spread", body)
 
 
 def ticks(low, high, log):
     """Some round numbers from @low to @high."""
     if log:
         first, last = (math.floor(math.log10(x)) for x in (low, high))
-        return [10.0 ** e for e in range(first, last + 2)
-                if low <= 10.0 ** e <= high]
+        steps = (1, 2, 5) if last - first < 3 else (1,)
+        return [x for e in range(first, last + 1) for x in
+                (step * 10.0 ** e for step in steps) if low <= x <= high]
     step = 10.0 ** math.floor(math.log10((high - low) or 1))
     while (high - low) / step < 4:
         step /= 2
@@ -275,7 +278,7 @@ def lines_svg(curves, title, x_label, y_label, log=False):
                  'stroke-width="2"/>\n',
                  line(ax.end + 14, y, ax.end + 34, y, colour, 3),
                  text(ax.end + 40, y + 4, name)]
-    return svg(bottom + 46, title, body)
+    return svg(WIDTH, bottom + 46, title, body)
 
 
 def distribution(samples, key, scale=1.0):

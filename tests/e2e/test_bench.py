@@ -125,6 +125,14 @@ def test_bars_are_as_long_as_their_medians():
     assert report.bars_svg([sample("a", "b")], MS, "t") is None
 
 
+def test_round_numbers_are_on_the_axis():
+    assert report.ticks(1, 1024, True) == [1, 10, 100, 1000]
+    assert report.ticks(150, 900, True) == [200, 500]
+    for low, high in ((0, 1), (0, 357.6), (0, 99999)):
+        at = report.ticks(low, high, False)
+        assert 4 <= len(at) <= 12 and at[0] == low and at[-1] <= high
+
+
 def points(svg):
     return [[tuple(map(float, p.split(","))) for p in
              line.get("points").split()]
