@@ -5,8 +5,8 @@ BUILD ?= build
 PREFIX ?= /usr/local
 NINJA := ninja -C
 
-.PHONY: all demo check soak check-kvm check-asan check-tsan bench fuzz \
-	build install clean distclean help
+.PHONY: all demo check soak check-kvm check-asan check-tsan bench bench-quick \
+	bench-ready fuzz build install clean distclean help
 
 all: build
 
@@ -60,14 +60,19 @@ check-tsan:
 	@$(NINJA) $(BUILD)-tsan --quiet
 	@GODWIT_BUILD=$(abspath $(BUILD)-tsan) scripts/check tsan
 
-## make bench        against QEMU's own migration, on this machine, in one run
-bench: build
+## make bench        against QEMU's own migration, in one go: docs/benchmarks.md
+bench: bench-ready
+	@GODWIT_BUILD=$(abspath $(BUILD)) bench/all.py $(BENCH)
+
+## make bench-quick  the same with small guests, once each, in 3 minutes
+bench-quick: bench-ready
+	@GODWIT_BUILD=$(abspath $(BUILD)) bench/all.py --quick $(BENCH)
+
+# What the benches need; BENCH="--rows full gap -n 9" goes to bench/all.py.
+bench-ready: build
 	@scripts/install-deps test guest
 	@scripts/find-qemu >/dev/null 2>&1 || scripts/get-qemu 10.0 >/dev/null
 	@scripts/make-guest >/dev/null
-	@GODWIT_BUILD=$(abspath $(BUILD)) bench/gap.py
-	@GODWIT_BUILD=$(abspath $(BUILD)) bench/idle.py
-	@GODWIT_BUILD=$(abspath $(BUILD)) bench/store.py
 
 ## make fuzz         libFuzzer on every decoder, SECONDS=60 each
 SECONDS ?= 60

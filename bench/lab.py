@@ -9,16 +9,18 @@ import contextlib
 import json
 import os
 import re
+import resource
 import select
 import shutil
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+
+import report
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.environ.get("GODWIT_BUILD", os.path.join(TOP, "build"))
@@ -28,12 +30,17 @@ GUEST = os.path.join(DEPS, "guest")
 CONVERGE, CANCELLED = 5, 7  # exit codes of godwit
 BOOT_S = 180
 MOVE_S = 180
+MIB = 1 << 20
 TICK = re.compile(rb"^tick (\d+) (\d+) sum=([0-9a-f]{16}) dirty=(\d+) "
                   rb"direct=(\d+) bad=(\d+)(?: loop=(\d+))?$")
 
 
 class Failed(Exception):
     """What went wrong, for a person."""
+
+
+class CannotRun(Failed):
+    """This machine has not what it takes."""
 
 
 class Tick:
@@ -116,6 +123,10 @@ class Qmp:
         self.events = []
         self.file.readline()
         self("qmp_capabilities")
+
+    def close(self):
+        self.file.close()
+        self.sock.close()
 
     def message(self):
         line = self.file.readline()
@@ -250,11 +261,9 @@ class Guest:
                 return None
         return wait_until(f"monitor of {self.name}", connect, 30)
 
-    def private_kb(self):
-        return rss_anon(self.proc.pid)
 
 
-def rss_anon(pid, kind="RssAnon:"):
+def memory_kb(pid, kind="RssAnon:"):
     """KiB of private (or other) memory of a process, 0 when it is gone."""
     try:
         with open(f"/proc/{pid}/status") as f:
@@ -266,15 +275,92 @@ def rss_anon(pid, kind="RssAnon:"):
     return 0
 
 
+def cpu_s(pid):
+    """CPU seconds of a process and all threads it had."""
+    with open(f"/proc/{pid}/stat") as f:
+        after_name = f.read().rpartition(")")[2].split()
+    return sum(map(int, after_name[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+def children_cpu_s():
+    """CPU seconds of those that have ended and were waited for."""
+    u = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return u.ru_utime + u.ru_stime
+
+
 class Move:
-    """What one migration cost. Times in ms."""
+    """What one migration cost. Times in ms, memory in KiB."""
 
     def __init__(self):
         self.total = self.downtime = self.gap = None
         self.sent = None          # bytes
-        self.memory = None        # KiB, private, both godwits together
+        self.cpu = None           # seconds, of all four processes
+        self.memory = 0           # private, both godwits together
+        self.mapped = 0           # shared, that `godwit migrate` has mapped
+        self.growth = 0           # resident, of the source: its QEMU and godwit
         self.completed = True
         self.raw = None           # the program's own statistics
+
+    def values(self):
+        """Under the names of MOVE_METRICS."""
+        return {"total-ms": self.total, "sent-bytes": self.sent,
+                "downtime-ms": self.downtime, "gap-ms": self.gap,
+                "cpu-s": self.cpu, "growth-kib": self.growth,
+                "memory-kib": self.memory or None}
+
+
+MOVE_METRICS = {m.key: m for m in (
+    report.Metric("total-ms", "total ms", factor=True),
+    report.Metric("sent-bytes", "sent MiB", 1 / MIB, ".1f"),
+    report.Metric("downtime-ms", "downtime ms", form=".1f"),
+    report.Metric("gap-ms", "gap ms", form=".1f", factor=True),
+    report.Metric("cpu-s", "CPU s, both sides", form=".2f"),
+    report.Metric("growth-kib", "source grew by MiB", 1 / 1024, ".1f"),
+    report.Metric("memory-kib", "godwit's own MiB", 1 / 1024, ".1f"))}
+
+
+def move_metrics(*keys):
+    return [MOVE_METRICS[k] for k in keys]
+
+
+class Meter(threading.Thread):
+    """What a move takes from the machine, into @move: CPU time from enter to
+    exit, and the largest memory seen, looked at every 10 ms."""
+
+    def __init__(self, move, a, b):
+        super().__init__(daemon=True)
+        self.move, self.source = move, a.proc.pid
+        self.pids = a.proc.pid, b.proc.pid
+        self.migrate = self.receive = None  # pids, once they are known
+        self.over = False
+
+    def cpu(self):
+        return children_cpu_s() + sum(map(cpu_s, self.pids))
+
+    def resident(self):
+        return sum(memory_kb(self.source, k) for k in ("RssAnon:",
+                                                       "RssShmem:"))
+
+    def __enter__(self):
+        self.cpu_before, self.before = self.cpu(), self.resident()
+        self.start()
+        return self
+
+    def run(self):
+        m = self.move
+        while not self.over:
+            ours = memory_kb(self.migrate) if self.migrate else 0
+            m.growth = max(m.growth, self.resident() + ours - self.before)
+            if self.receive:
+                m.memory = max(m.memory, ours + memory_kb(self.receive))
+                m.mapped = max(m.mapped, memory_kb(self.migrate, "RssShmem:"))
+            time.sleep(0.01)
+
+    def __exit__(self, *_):
+        self.over = True
+        self.join()
+        with contextlib.suppress(FileNotFoundError):  # a QEMU has died
+            self.move.cpu = self.cpu() - self.cpu_before
 
 
 def gap_ms(source, dest):
@@ -305,7 +391,7 @@ class Lab:
         self.qemu = options.qemu or find_qemu()
         for path in (GODWIT, os.path.join(GUEST, "initrd.gz")):
             if not os.path.exists(path):
-                raise Failed(f"{path} is missing: run make and "
+                raise CannotRun(f"{path} is missing: run make and "
                              "scripts/make-guest, or set GODWIT_BUILD and "
                              "GODWIT_DEPS")
         # Runtime folders are on a tmpfs (/run, /run/user/N) everywhere.
@@ -319,6 +405,7 @@ class Lab:
         self.extra = lambda own: []  # options for every QEMU
         self.run_options = []        # for `godwit run`
         self.procs, self.count = [], 0
+        self.cleanup = contextlib.ExitStack()  # when all has been killed
 
     def __enter__(self):
         for sig in (signal.SIGTERM, signal.SIGHUP):
@@ -327,6 +414,7 @@ class Lab:
 
     def __exit__(self, *_):
         self.kill()
+        self.cleanup.close()
         shutil.rmtree(self.dir, ignore_errors=True)
 
     def kill(self):
@@ -359,29 +447,32 @@ class Lab:
         a.wait_tick(first.n + max(1, self.options.settle // a_period(a)))
         return a, b
 
-    def godwit_move(self, a, b, *options, limit=None):
-        """@limit: give up after so many seconds; then, and when it does not
-        converge, .completed is false."""
+    def listener(self, command, b, *options):
+        """`godwit @command` that listens for @b: the process, and its URI."""
         def listening():
             if rx.poll() is not None:
-                raise Failed("godwit receive: " + self.log("receive"))
+                raise Failed(f"godwit {command}: " + self.log(command))
             return said.uri()
 
         b.wait_qmp()
         uri = "tcp:127.0.0.1:0" if self.options.tcp else \
             f"unix:{self.dir}/godwit{self.count}.sock"
-        rx = self.start([GODWIT, "receive", uri, b.name, "--json"],
-                        "receive", subprocess.PIPE)
+        rx = self.start([GODWIT, command, uri, b.name, "--json", *options],
+                        command, subprocess.PIPE)
         said = Events(rx)
-        at = wait_until("listening godwit", listening, 30)
-        tx = self.start([GODWIT, "migrate", a.name, at, "--json", *options],
-                        "migrate", subprocess.PIPE)
-        events = Events(tx)
+        return rx, wait_until("listening godwit", listening, 30)
+
+    def godwit_move(self, a, b, *options, limit=None):
+        """@limit: give up after so many seconds; then, and when it does not
+        converge, .completed is false."""
         m = Move()
-        m.memory = watch_memory(tx, rx, limit=limit)
-        if limit and tx.poll() is None and rx.poll() is None:
-            tx.send_signal(signal.SIGINT)
-        codes = tx.wait(), rx.wait()
+        with Meter(m, a, b) as meter:
+            rx, at = self.listener("receive", b)
+            tx = self.start([GODWIT, "migrate", a.name, at, "--json",
+                             *options], "migrate", subprocess.PIPE)
+            events = Events(tx)
+            meter.migrate, meter.receive = tx.pid, rx.pid
+            codes = wait_both(tx, rx, limit)
         m.completed = not any(codes)
         if not m.completed and not (limit and codes[0] in (CONVERGE,
                                                            CANCELLED)):
@@ -393,15 +484,19 @@ class Lab:
             m.downtime = m.raw["downtime-us"] / 1e3
         return m
 
+    def qemu_uri(self):
+        if not self.options.tcp:
+            return f"unix:{self.dir}/qemu{self.count}.sock"
+        with socket.socket() as s:  # a port that is free just now
+            s.bind(("127.0.0.1", 0))
+            return f"tcp:127.0.0.1:{s.getsockname()[1]}"
+
     def qemu_move(self, a, b, *capabilities, limit=None, **parameters):
         """By QEMU, with these on at both ends ("_" for "-"). @limit: see
         godwit_move()."""
         qa, qb = a.wait_qmp(), b.wait_qmp()
-        uri = f"unix:{self.dir}/qemu{self.count}.sock"
-        if self.options.tcp:
-            with socket.socket() as s:  # a port that is free just now
-                s.bind(("127.0.0.1", 0))
-                uri = f"tcp:127.0.0.1:{s.getsockname()[1]}"
+        uri = self.qemu_uri()
+        m = Move()
         for q in qa, qb:
             q("migrate-set-capabilities", capabilities=[
                 {"capability": c, "state": True}
@@ -409,10 +504,10 @@ class Lab:
             q("migrate-set-parameters", **{
                 "max-bandwidth": 1 << 40, "downtime-limit": 300,
                 **{k.replace("_", "-"): v for k, v in parameters.items()}})
-        qb("migrate-incoming", uri=uri)
-        m = Move()
-        qa("migrate", uri=uri)
-        m.raw = qa.wait_migration(limit)
+        with Meter(m, a, b):
+            qb("migrate-incoming", uri=uri)
+            qa("migrate", uri=uri)
+            m.raw = qa.wait_migration(limit)
         m.completed = m.raw["status"] == "completed"
         m.sent = m.raw["ram"]["transferred"]
         if m.completed:
@@ -437,16 +532,16 @@ class Lab:
         finally:
             os.sched_setscheduler(0, usual[0], os.sched_param(usual[1]))
 
-    def move(self, own, *options):
-        """Boot, move, look at the guest; everything is ended again."""
+    def move(self, own, *options, **qemu):
+        """Boot, move, look at the guest; everything is ended again. @options
+        are godwit's, or QEMU's capabilities, @qemu its parameters."""
         try:
             a, b = self.pair(own)
             with self.ahead_of_others():
-                m = self.qemu_move(a, b) if own else \
+                m = self.qemu_move(a, b, *options, **qemu) if own else \
                     self.godwit_move(a, b, *options)
                 b.wait_tick(a.console.ticks[-1].n + 3)
             m.gap = gap_ms(a, b)
-            m.vm_memory = b.private_kb()
             return m
         finally:
             self.kill()
@@ -458,75 +553,20 @@ def a_period(guest):
     return int(m[1]) if m else 100
 
 
-def watch_memory(*procs, limit=None):
-    """Largest sum of their private memory, KiB, until the first one ends or
-    @limit seconds are over."""
-    top, end = 0, time.monotonic() + (limit or float("inf"))
-    while all(p.poll() is None for p in procs) and time.monotonic() < end:
-        top = max(top, sum(rss_anon(p.pid) for p in procs))
-        time.sleep(0.01)
-    return top
+def wait_both(tx, rx, limit):
+    """Until both godwits have ended; after @limit seconds with help. Codes."""
+    end = time.monotonic() + (limit or float("inf"))
+    while tx.poll() is None and rx.poll() is None:
+        if time.monotonic() > end:
+            tx.send_signal(signal.SIGINT)
+            break
+        time.sleep(0.005)
+    return tx.wait(), rx.wait()
 
 
 def find_qemu():
     r = subprocess.run([os.path.join(TOP, "scripts", "find-qemu")],
                        stdout=subprocess.PIPE, text=True)
     if r.returncode:
-        raise Failed("no QEMU (scripts/find-qemu says why)")
+        raise CannotRun("no QEMU (scripts/find-qemu says why)")
     return r.stdout.strip()
-
-
-def arguments(parser, runs, memory, guest, settle=1000):
-    parser.add_argument("-n", "--runs", type=int, default=runs,
-                        help=f"moves of each side ({runs})")
-    parser.add_argument("--qemu", help="QEMU program (scripts/find-qemu)")
-    parser.add_argument("--memory", type=int, default=memory, metavar="MIB",
-                        help=f"RAM of the guest ({memory})")
-    parser.add_argument("--cpus", type=int, default=1,
-                        help="of the guest (1)")
-    parser.add_argument("--guest", default=guest, metavar="OPTIONS",
-                        help=f"its kernel command line ('{guest}')")
-    parser.add_argument("--settle", type=int, default=settle, metavar="MS",
-                        help="let it run before the move, in its own time "
-                        f"({settle})")
-    parser.add_argument("--accel", default="tcg,thread=multi")
-    parser.add_argument("--tcp", action="store_true",
-                        help="TCP on loopback instead of a unix socket")
-    parser.add_argument("--realtime", action="store_true",
-                        help="both sides' processes before all others while "
-                        "they move (root; for a machine that is not idle)")
-    parser.add_argument("--json", action="store_true",
-                        help="one JSON object with every raw number")
-    return parser
-
-
-def alternate(lab, runs, say):
-    """@runs moves of each side, A B A B. Return: {"godwit": [...], ...}."""
-    out = {"godwit": [], "QEMU": []}
-    for i in range(runs):
-        for side in out:
-            m = lab.move(side == "QEMU")
-            out[side].append(m)
-            say(f"{i + 1}/{runs} {side:<7} gap {m.gap:7.1f} ms  downtime "
-                f"{m.downtime:7.1f} ms  total {m.total:6.0f} ms  "
-                f"sent {m.sent / 2**20:7.1f} MiB")
-    return out
-
-
-def quartiles(values):
-    v = sorted(values)
-    return v[0], statistics.median(v), v[-1]
-
-
-def main(run, parser):
-    options = parser.parse_args()
-    if options.runs < 1:
-        parser.error("--runs must be at least 1")
-    try:
-        with Lab(options) as lab:
-            return run(lab, options)
-    except Failed as e:
-        print(f"{parser.prog}: {e}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130

@@ -11,18 +11,23 @@ source's RAM has allocated before and after, and the shared memory that the
 source's QEMU and `godwit migrate` have mapped; "tables" is by how much the page
 tables of the source's QEMU grew.
 """
-import argparse
 import contextlib
-import json
+import functools
 import os
-import statistics
 import sys
-import threading
-import time
 
 import lab
+import measure
+import report
 
-MIB = 1 << 20
+SLACK = 64 << 20  # the source's file may grow by that: the guest runs
+METRICS = [*lab.move_metrics("total-ms", "sent-bytes"),
+           report.Metric("file-before", "source's file, MiB", 1 / lab.MIB),
+           report.Metric("file-after", "afterwards, MiB", 1 / lab.MIB),
+           report.Metric("qemu-before", "mapped by QEMU, MiB", 1 / 1024),
+           report.Metric("qemu-after", "afterwards, MiB", 1 / 1024),
+           report.Metric("tables", "tables, MiB", 1 / 1024),
+           report.Metric("godwit", "mapped by godwit, MiB", 1 / 1024)]
 
 
 def ram_files(pid):
@@ -41,40 +46,31 @@ def ram_files(pid):
     return sum(seen.values())
 
 
-class Watch(threading.Thread):
-    """The most shared memory that `godwit migrate` has mapped."""
-
-    def __init__(self, bench):
-        super().__init__(daemon=True)
-        self.bench, self.top, self.over = bench, 0, False
-        self.start()
-
-    def run(self):
-        while not self.over:
-            for p in list(self.bench.procs):
-                if "migrate" in p.args:
-                    self.top = max(self.top, lab.rss_anon(p.pid, "RssShmem:"))
-            time.sleep(0.01)
+def look(guest):
+    """Its file's bytes, KiB that its QEMU has mapped, KiB of page tables."""
+    pid = guest.proc.pid
+    return (ram_files(pid), lab.memory_kb(pid, "RssShmem:"),
+            lab.memory_kb(pid, "VmPTE:"))
 
 
-def one(bench, own):
+def move(bench, own):
+    a, b = bench.pair(own)
+    file0, mapped0, tables0 = look(a)
+    m = bench.qemu_move(a, b) if own else bench.godwit_move(a, b)
+    b.wait_tick(a.console.ticks[-1].n + 3)
+    file1, mapped1, tables1 = look(a)
+    if not own and file1 > file0 + SLACK:
+        raise lab.Failed(f"the source's file grew from {file0 >> 20} to "
+                         f"{file1 >> 20} MiB")
+    return {**m.values(), "file-before": file0, "file-after": file1,
+            "qemu-before": mapped0, "qemu-after": mapped1,
+            "tables": tables1 - tables0, "godwit": m.mapped or None}
+
+
+def one(bench, options, own, memory):
+    options.memory = memory
     try:
-        a, b = bench.pair(own)
-        before = ram_files(a.proc.pid), lab.rss_anon(a.proc.pid, "RssShmem:")
-        tables = lab.rss_anon(a.proc.pid, "VmPTE:")
-        watch = Watch(bench)
-        m = bench.qemu_move(a, b) if own else bench.godwit_move(a, b)
-        watch.over = True
-        b.wait_tick(a.console.ticks[-1].n + 3)
-        after = ram_files(a.proc.pid), lab.rss_anon(a.proc.pid, "RssShmem:")
-        return {"total-ms": m.total, "sent-mib": m.sent / MIB,
-                "file-before-mib": before[0] / MIB,
-                "file-after-mib": after[0] / MIB,
-                "qemu-before-mib": before[1] / 1024,
-                "qemu-after-mib": after[1] / 1024,
-                "tables-mib": (lab.rss_anon(a.proc.pid, "VmPTE:") - tables) /
-                1024,
-                "godwit-mib": watch.top / 1024}
+        return move(bench, own)
     finally:
         bench.kill()
         for name in os.listdir(bench.dir):
@@ -82,60 +78,32 @@ def one(bench, own):
                 os.unlink(os.path.join(bench.dir, name))
 
 
-def run(bench, options):
-    say = (lambda _: None) if options.json else \
-        (lambda text: print(text, flush=True))
-    large, small, count = options.memory, options.small, [0]
-    sides = {f"godwit {large} MiB": (False, large),
-             f"godwit {small} MiB": (False, small),
-             f"QEMU {small} MiB": (True, small)}
+def shared_files(bench, options):
+    """QEMU's RAM on a shared file too: private RAM it need not read."""
+    names = (f"{bench.dir}/bench-ram{i}" for i in range(1 << 30))
 
     def extra(own):
-        """QEMU's RAM on a shared file too: private RAM it need not read."""
-        count[0] += 1
         return ["-object", "memory-backend-file,id=pc.ram,share=on,"
-                f"size={options.memory}M,"
-                f"mem-path={bench.dir}/bench-ram{count[0]}",
+                f"size={options.memory}M,mem-path={next(names)}",
                 "-machine", "memory-backend=pc.ram"] if own else []
+    return extra
 
-    bench.extra = extra
-    results = {side: [] for side in sides}
-    for i in range(options.runs):
-        for side, (own, memory) in sides.items():
-            options.memory = memory
-            r = one(bench, own)
-            results[side].append(r)
-            say(f"{i + 1}/{options.runs} {side:<17} " +
-                "  ".join(f"{k} {v:.0f}" for k, v in r.items()))
-    options.memory = large
-    med = {side: {k: statistics.median(r[k] for r in rs) for k in rs[0]}
-           for side, rs in results.items()}
-    if options.json:
-        print(json.dumps({"bench": "populated", "runs": options.runs,
-                          "guest": options.guest, "median": med,
-                          "sides": results}, indent=2))
-        return 0
-    keys = list(next(iter(med.values())))
-    print(f"\nguest: {options.guest}, medians of {options.runs}\n"
-          f"{'':18}" + "".join(f"{k:>17}" for k in keys))
-    for side, m in med.items():
-        print(f"{side:18}" + "".join(f"{m[k]:17.0f}" for k in keys))
-    ours, less, theirs = med.values()
-    print(f"{large // small} times the RAM: time x "
-          f"{ours['total-ms'] / less['total-ms']:.2f}, bytes x "
-          f"{ours['sent-mib'] / less['sent-mib']:.2f}\n"
-          "the source's memory grew by (after / before): " + ", ".join(
-              f"{side} x {m['file-after-mib'] / m['file-before-mib']:.2f}"
-              for side, m in med.items()))
-    return 0 if ours["file-after-mib"] < ours["file-before-mib"] + 64 else 1
+
+def cases(bench, options):
+    bench.extra = shared_files(bench, options)
+    for side, memory in (("godwit", options.large), ("godwit", options.small),
+                         ("QEMU", options.small)):
+        yield f"{memory} MiB", side, functools.partial(
+            one, bench, options, side == "QEMU", memory)
 
 
 if __name__ == "__main__":
-    parser = lab.arguments(
-        argparse.ArgumentParser(prog="populated.py", description=__doc__,
-                                formatter_class=argparse.
-                                RawDescriptionHelpFormatter),
-        runs=3, memory=65536, guest="gw.tick=20 gw.touch=180 mem=1G")
+    parser = measure.arguments(__doc__, runs=5, memory=None,
+                               guest="gw.tick=20 gw.touch=180 mem=1G")
+    parser.add_argument("--large", type=int, default=65536, metavar="MIB",
+                        help="RAM of godwit's other guest (65536)")
     parser.add_argument("--small", type=int, default=4096, metavar="MIB",
-                        help="RAM of the other guest (4096)")
-    sys.exit(lab.main(run, parser))
+                        help="RAM of the guest (4096)")
+    sys.exit(measure.run(cases, METRICS, parser, quick={
+        "large": 8192, "small": 1024,
+        "guest": "gw.tick=20 gw.touch=60 mem=512M"}))

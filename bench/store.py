@@ -4,43 +4,63 @@
 
 A guest of 2 GiB with 1 GiB of random data, 0.5 GiB that is zero but was used,
 and the rest untouched, is saved and restored by godwit and by QEMU itself, in
-turn, in one run: as a stream and as a mapped-ram file, in memory (tmpfs) and on
-disk, with and without direct I/O. The VM stands while it is saved, on both
-sides, and goes on afterwards. A save ends when the file is on disk: godwit's
+turn, in one run: as a stream and as a mapped-ram file, with 1, 2 and 4 channels
+(QEMU: of multifd, godwit: threads), in memory (tmpfs) and on disk, with and
+without direct I/O. The VM stands while it is saved, on both sides, and goes on
+afterwards. A save ends when the file is on disk: godwit's
 fsync is part of its time, QEMU's file is synced for it, and that time counted.
 With the files at hand, `convert`, `info` and `verify` are timed too.
 """
-import argparse
-import json
+import functools
 import os
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from typing import NamedTuple
 
 import lab
+import measure
+import report
 
-# name -> (format, direct I/O, QEMU's capabilities and parameters)
-KINDS = {
-    "stream": ("stream", False, [], {}),
-    "mapped-ram": ("mapped-ram", False, ["mapped-ram", "multifd"],
-                   {"multifd-channels": 2}),
-    "mapped-ram direct-io": ("mapped-ram", True, ["mapped-ram", "multifd"],
-                             {"multifd-channels": 2, "direct-io": True}),
-}
+METRICS = [report.Metric("seconds", "s", form=".2f", factor=True),
+           report.Metric("rate", "RAM, GiB/s", form=".1f", more=True)]
 
 
-def capabilities(q, names):
-    q("migrate-set-capabilities", capabilities=[
-        {"capability": c, "state": c in names or c == "events"}
-        for c in ("events", "mapped-ram", "multifd")])
+class Kind(NamedTuple):
+    """A way to store a VM."""
+    format: str
+    channels: int = 0   # 0: no choice
+    direct: bool = False
+
+    def __str__(self):
+        return self.format + (f", {self.channels} channels"
+                              if self.channels else "") + \
+            (", direct I/O" if self.direct else "")
+
+    def ours(self):
+        channels = ["--channels", str(self.channels)] if self.channels else []
+        return channels, ["--format", self.format, *channels,
+                          *(["--direct-io"] if self.direct else [])]
+
+    def theirs(self):
+        """Capabilities and parameters."""
+        if not self.channels:
+            return (), {}
+        return ("mapped-ram", "multifd"), {"multifd-channels": self.channels,
+                                           "direct-io": self.direct}
+
+
+def kinds(channels):
+    return [Kind("stream"), *(Kind("mapped-ram", n, direct)
+                              for direct in (False, True) for n in channels)]
 
 
 def configure(q, kind):
-    _, _, caps, params = KINDS[kind]
-    capabilities(q, caps)
+    names, params = kind.theirs()
+    q("migrate-set-capabilities", capabilities=[
+        {"capability": c, "state": c in names or c == "events"}
+        for c in ("events", "mapped-ram", "multifd")])
     q("migrate-set-parameters", **{"max-bandwidth": 1 << 40,
                                    "direct-io": False, **params})
 
@@ -51,9 +71,9 @@ def sync(path):
     os.close(fd)
 
 
-def qemu_save(guest, q, kind, path):
+def qemu_save(guest, kind, path):
+    q = guest.wait_qmp()
     configure(q, kind)
-    q.events.clear()
     t0 = time.monotonic()
     q("stop")
     q("migrate", uri="file:" + path)
@@ -63,6 +83,7 @@ def qemu_save(guest, q, kind, path):
     while q("query-status")["status"] != "postmigrate":
         time.sleep(0.001)
     q("cont")
+    q.close()
     return took
 
 
@@ -74,24 +95,14 @@ def godwit(bench, *args):
     return time.monotonic() - t0
 
 
-def godwit_save(bench, guest, kind, path):
-    fmt, direct, _, _ = KINDS[kind]
-    return godwit(bench, "save", guest.name, path, "--format", fmt, "-q",
-                  *(["--direct-io"] if direct else []))
-
-
-def wait_loaded(q):
-    while q("query-status")["status"] == "inmigrate":
-        time.sleep(0.001)
-
-
 def qemu_restore(bench, kind, path):
     b = lab.Guest(bench, f"q{time.monotonic_ns()}", True, incoming=True)
     q = b.wait_qmp()
     configure(q, kind)
     t0 = time.monotonic()
     q("migrate-incoming", uri="file:" + path)
-    wait_loaded(q)
+    while q("query-status")["status"] == "inmigrate":
+        time.sleep(0.001)
     took = time.monotonic() - t0
     q("cont")  # it was stopped when it was saved
     finish(b)
@@ -101,12 +112,13 @@ def qemu_restore(bench, kind, path):
 def godwit_restore(bench, kind, path):
     b = lab.Guest(bench, f"g{time.monotonic_ns()}", False, incoming=True)
     b.wait_qmp()
-    took = godwit(bench, "restore", path, b.name, "-q")
+    took = godwit(bench, "restore", path, b.name, "-q", *kind.ours()[0])
     finish(b)
     return took
 
 
 def finish(b):
+    """It runs: that is all we wanted to know of it."""
     b.wait_tick()
     b.proc.kill()
     b.proc.wait()
@@ -121,102 +133,77 @@ def drop_caches():
         pass  # not root: both sides read from the page cache then
 
 
-def rows(bench, options, folder, where, say):
-    """One folder: every kind saved and restored, sides in turn."""
-    own = lab.Guest(bench, "own" + where, True)
-    ours = lab.Guest(bench, "ours" + where, False)
-    for g in own, ours:
-        g.wait_tick(3, 600)
-    q = own.wait_qmp()
-    out = {}
-    for kind in KINDS:
-        if where == "tmpfs" and KINDS[kind][1]:
-            continue  # O_DIRECT there is none
-        sides = {"godwit": {"save": [], "restore": []},
-                 "QEMU": {"save": [], "restore": []}}
-        for i in range(options.runs):
-            files = {s: os.path.join(folder, s) for s in sides}
-            sides["godwit"]["save"].append(
-                godwit_save(bench, ours, kind, files["godwit"]))
-            sides["QEMU"]["save"].append(
-                qemu_save(own, q, kind, files["QEMU"]))
-            drop_caches()
-            sides["godwit"]["restore"].append(
-                godwit_restore(bench, kind, files["godwit"]))
-            drop_caches()
-            sides["QEMU"]["restore"].append(
-                qemu_restore(bench, kind, files["QEMU"]))
-            say(f"{i + 1}/{options.runs} {where:5} {kind:20} " + "  ".join(
-                f"{s} save {v['save'][-1]:5.2f} s restore "
-                f"{v['restore'][-1]:5.2f} s" for s, v in sides.items()))
-        out[kind] = sides
-        if where == "tmpfs":
-            keep = os.path.join(folder, kind)
-            os.rename(files["godwit"], keep)
-    for g in own, ours:
-        g.proc.kill()
-        g.proc.wait()
-    return out
+class Store:
+    """Both guests, which live as long as the bench, and their files."""
 
+    def __init__(self, bench, options):
+        self.bench, self.options = bench, options
+        self.guests = {}
 
-def tools(bench, options, folder):
-    """convert, info and verify on the files in memory: seconds, medians."""
-    out = {}
-    target = os.path.join(folder, "converted")
-    for kind, other in ("stream", "mapped-ram"), ("mapped-ram", "stream"):
-        path = os.path.join(folder, kind)
+    def guest(self, side):
+        if side not in self.guests:
+            g = lab.Guest(self.bench, "store-" + side, side == "QEMU")
+            g.wait_tick(3, 600)
+            self.guests[side] = g
+        return self.guests[side]
+
+    def values(self, seconds):
+        return {"seconds": seconds,
+                "rate": self.options.memory / 1024 / seconds}
+
+    def save(self, side, kind, path):
+        g = self.guest(side)
+        return self.values(
+            qemu_save(g, kind, path) if side == "QEMU" else
+            godwit(self.bench, "save", g.name, path, "-q", *kind.ours()[1]))
+
+    def restore(self, side, kind, path):
+        drop_caches()
+        how = qemu_restore if side == "QEMU" else godwit_restore
+        return self.values(how(self.bench, kind, path))
+
+    def tool(self, *args):
+        return self.values(godwit(self.bench, *args))
+
+    def tools(self, kind, path):
+        """convert, info and verify, of the file that is there just now."""
+        other = "mapped-ram" if kind.format == "stream" else "stream"
         for name, args in {
-                f"convert {kind} to {other}":
-                ("convert", path, target, "--format", other, "-q"),
-                f"info {kind}": ("info", path),
-                f"verify {kind}": ("verify", path, "-q")}.items():
-            out[name] = statistics.median(
-                godwit(bench, *args) for _ in range(options.runs))
-    return out
+                f"convert {kind.format} to {other}":
+                ("convert", path, path + ".converted", "--format", other,
+                 "-q"),
+                f"info, {kind.format}": ("info", path),
+                f"verify, {kind.format}": ("verify", path, "-q")}.items():
+            yield name, "godwit", functools.partial(self.tool, *args)
 
 
-def table(results):
-    lines = [f"{'':32}{'godwit s':>10}{'QEMU s':>10}{'godwit/QEMU':>13}"]
-    for where, kinds in results.items():
-        for kind, sides in kinds.items():
-            for what in ("save", "restore"):
-                a, b = (statistics.median(sides[s][what])
-                        for s in ("godwit", "QEMU"))
-                lines.append(f"{what + ' ' + where + ' ' + kind:32}{a:10.2f}"
-                             f"{b:10.2f}{a / b:13.2f}")
-    return "\n".join(lines)
-
-
-def run(bench, options):
-    say = (lambda _: None) if options.json else \
-        (lambda text: print(text, flush=True))
-    disk = tempfile.mkdtemp(prefix="godwit-bench.", dir=options.disk)
-    try:
-        results = {"tmpfs": rows(bench, options, bench.dir, "tmpfs", say)}
-        seconds = tools(bench, options, bench.dir)
-        results["disk"] = rows(bench, options, disk, "disk", say)
-    finally:
-        shutil.rmtree(disk, ignore_errors=True)
-    if options.json:
-        print(json.dumps({"bench": "store", "runs": options.runs,
-                          "guest": options.guest, "seconds": results,
-                          "tools": seconds}, indent=2))
-        return 0
-    gib = options.memory / 1024
-    print(f"\nguest: {options.memory} MiB, {options.guest}; {options.runs} "
-          f"runs each, medians\n{table(results)}")
-    for name, s in seconds.items():
-        print(f"{name:32}{s:10.2f} s{gib / s:8.1f} GiB of RAM per second")
-    return 0
+def cases(bench, options):
+    store = Store(bench, options)
+    sides = "godwit", "QEMU"
+    folders = {"tmpfs": bench.dir, "disk": tempfile.mkdtemp(
+        prefix="godwit-bench.", dir=options.disk)}
+    bench.cleanup.callback(shutil.rmtree, folders["disk"], ignore_errors=True)
+    for where, folder in folders.items():
+        paths = {side: os.path.join(folder, side) for side in sides}
+        for kind in kinds(options.channels):
+            if where == "tmpfs" and kind.direct:
+                continue  # O_DIRECT there is none
+            for what in "save", "restore":
+                for side in sides:
+                    yield (f"{what}, {where}, {kind}", side, functools.partial(
+                        getattr(store, what), side, kind, paths[side]))
+            if where == "tmpfs" and kind.channels in (0, options.channels[0]):
+                yield from store.tools(kind, paths["godwit"])
 
 
 if __name__ == "__main__":
-    parser = lab.arguments(
-        argparse.ArgumentParser(prog="store.py", description=__doc__,
-                                formatter_class=argparse.
-                                RawDescriptionHelpFormatter),
-        runs=5, memory=2048,
+    parser = measure.arguments(
+        __doc__, runs=5, memory=2048,
         guest="gw.tick=50 gw.clear=512 gw.touch=1024")
     parser.add_argument("--disk", default=lab.TOP,
                         help="a folder on a disk (the project's)")
-    sys.exit(lab.main(run, parser))
+    parser.add_argument("--channels", type=int, nargs="+", metavar="N",
+                        default=[1, 2, 4], help="of mapped-ram (1 2 4)")
+    sys.exit(measure.run(cases, METRICS, parser, quick={
+        "memory": 256, "channels": [2],
+        "guest": "gw.tick=50 gw.clear=32 gw.touch=96"}))
