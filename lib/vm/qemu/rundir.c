@@ -578,7 +578,7 @@ static int not_found(const char *name, struct gw_error *err)
 		fprintf(f, "%s%s", i ? ", " : "", vms[i].name);
 	if (f)
 		fclose(f);
-	if (n > 0)
+	if (n >= 0)
 		gw_rundir_free(vms, n);
 	return gw_fail_as(err, GW_FAULT_USAGE, ENOENT,
 			  "no VM named '%s' is running%s%.600s", name,
