@@ -23,6 +23,7 @@
 #define MAGIC	0x47574c53u /* "GWLS" */
 #define MESSAGE 16
 #define PINGS	10 /* per time-out */
+#define LINGER_NS (2 * GW_NS_PER_S) /* until the other side has read END */
 
 enum message { PING = 1, PONG = 2, END = 3 };
 
@@ -60,9 +61,29 @@ struct gw_lease_grantor {
 	int expired_fd; /* readable: `shown` */
 	/* guarded by lock */
 	pthread_mutex_t lock;
+	pthread_cond_t lost_too;
 	int64_t heard_ns;
-	bool shown, taken, ended;
+	bool shown, taken, ended, lost;
 };
+
+/* --- conditions of gw_now_ns()'s clock ------------------------------------ */
+
+static void init_cond(pthread_cond_t *c)
+{
+	pthread_condattr_t monotonic;
+
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(c, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+}
+
+static bool wait_cond(pthread_cond_t *c, pthread_mutex_t *m, int64_t deadline)
+{
+	struct timespec t = { deadline / GW_NS_PER_S, deadline % GW_NS_PER_S };
+
+	return !pthread_cond_timedwait(c, m, &t);
+}
 
 /* --- the line ------------------------------------------------------------ */
 
@@ -281,7 +302,6 @@ struct gw_lease_holder *gw_lease_hold(struct gw_chan *chan, int64_t timeout_ns,
 				      void *arg, struct gw_error *err)
 {
 	struct gw_lease_holder *h = calloc(1, sizeof(*h));
-	pthread_condattr_t monotonic;
 
 	if (!h) {
 		gw_chan_close(chan);
@@ -289,10 +309,7 @@ struct gw_lease_holder *gw_lease_hold(struct gw_chan *chan, int64_t timeout_ns,
 		return NULL;
 	}
 	pthread_mutex_init(&h->lock, NULL);
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&h->changed, &monotonic);
-	pthread_condattr_destroy(&monotonic);
+	init_cond(&h->changed);
 	h->period_ns = timeout_ns / PINGS;
 	h->fence_ns = fence_ns;
 	h->renew = renew;
@@ -314,9 +331,7 @@ enum gw_lease_end gw_lease_held(struct gw_lease_holder *h)
 /* Under the lock: until something changed or @deadline. */
 static bool wait_changed(struct gw_lease_holder *h, int64_t deadline)
 {
-	struct timespec t = { deadline / GW_NS_PER_S, deadline % GW_NS_PER_S };
-
-	return !pthread_cond_timedwait(&h->changed, &h->lock, &t);
+	return wait_cond(&h->changed, &h->lock, deadline);
 }
 
 int gw_lease_first(struct gw_lease_holder *h, int64_t timeout_ms,
@@ -424,6 +439,11 @@ static int64_t next_look(struct gw_lease_grantor *g)
 /* Nothing will come any more, and the time runs on. */
 static void wait_alone(struct gw_lease_grantor *g)
 {
+	{
+		GW_LOCKED(&g->lock);
+		g->lost = true;
+		pthread_cond_broadcast(&g->lost_too);
+	}
 	while (gw_wait_fd(g->line.stop.fd, POLLIN, next_look(g), NULL))
 		;
 }
@@ -465,6 +485,7 @@ struct gw_lease_grantor *gw_lease_grant(struct gw_chan *chan,
 		return NULL;
 	}
 	pthread_mutex_init(&g->lock, NULL);
+	init_cond(&g->lost_too);
 	g->timeout_ns = timeout_ns;
 	g->heard_ns = gw_now_ns();
 	g->expired_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -502,11 +523,27 @@ void gw_lease_renounce(struct gw_lease_grantor *g)
 		(void)say(&g->line, END, 0);
 }
 
+/*
+ * To close a socket with pings unread in it would reset the connection, and
+ * END could be lost with it: let the holder close first.
+ */
+static void linger(struct gw_lease_grantor *g)
+{
+	int64_t deadline = gw_now_ns() + LINGER_NS;
+	GW_LOCKED(&g->lock);
+
+	while (g->ended && g->line.started && !g->lost)
+		if (!wait_cond(&g->lost_too, &g->lock, deadline))
+			return;
+}
+
 void gw_lease_grantor_free(struct gw_lease_grantor *g)
 {
 	if (!g)
 		return;
+	linger(g);
 	line_fini(&g->line);
+	pthread_cond_destroy(&g->lost_too);
 	if (g->expired_fd >= 0)
 		close(g->expired_fd);
 	pthread_mutex_destroy(&g->lock);

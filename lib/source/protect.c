@@ -244,7 +244,8 @@ static int arm(struct gw_source *s, struct gw_error *err)
 static int begin(struct gw_source *s, struct gw_error *err)
 {
 	const struct gw_vm_checkpoint_options o = {
-		.hold_network = s->c.params->hold_network
+		.hold_network = s->c.params->hold_network,
+		.fence = s->protect->fence
 	};
 	struct gw_protect *p = s->protect;
 	int r = gw_shadow_init(&p->shadow, &s->c.vm->ram, err);

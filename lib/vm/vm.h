@@ -103,6 +103,8 @@ struct gw_vm_state {
 
 struct gw_vm_checkpoint_options {
 	bool hold_network; /* what the guest sends waits for release() */
+	bool fence; /* false: no lease, and when this process ends the VM goes
+		     * on, also if it stood */
 };
 
 /*
@@ -141,7 +143,8 @@ struct gw_vm_checkpoint_ops {
 	int (*release)(struct gw_vm *vm, struct gw_error *err);
 	/*
 	 * Over. @run: it goes on here as before begin(), and what was held
-	 * goes out; otherwise it stays stopped, nothing goes out, and the
+	 * goes out, also when it was fenced: somebody vouches for it now.
+	 * Otherwise it stays stopped, nothing goes out, and the
 	 * note @why is left for `resume` and `list`. Idempotent.
 	 */
 	int (*end)(struct gw_vm *vm, bool run, const char *why,

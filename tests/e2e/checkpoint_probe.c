@@ -52,7 +52,8 @@ static struct gw_vm *attach(const char *name, struct gw_error *err)
 
 static int begin(bool hold, struct gw_error *err)
 {
-	struct gw_vm_checkpoint_options o = { .hold_network = hold };
+	struct gw_vm_checkpoint_options o = { .hold_network = hold,
+					      .fence = true };
 	int r = vm->ops->check(vm, true, err);
 
 	if (!r && !track)

@@ -108,7 +108,8 @@ static void checkpoint(struct gw_vm *vm, struct gw_track *t,
 /* Began, with a tracker; NULL: it cannot run here. */
 static struct gw_track *begin(struct gw_vm *vm, bool hold)
 {
-	struct gw_vm_checkpoint_options o = { .hold_network = hold };
+	struct gw_vm_checkpoint_options o = { .hold_network = hold,
+					      .fence = true };
 	struct gw_error err = { 0 };
 	struct gw_track *t = NULL;
 
@@ -241,7 +242,8 @@ static void nothing_unreleased_is_seen(void)
 {
 	struct gw_synthetic_config c = config(test_seed());
 	const struct gw_vm_checkpoint_ops *ops;
-	struct gw_vm_checkpoint_options o = { .hold_network = true };
+	struct gw_vm_checkpoint_options o = { .hold_network = true,
+					      .fence = true };
 	struct gw_error err = { 0 };
 	struct gw_vm *vm = open_mapped(&c);
 	uint64_t seen;

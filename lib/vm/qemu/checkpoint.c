@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "vm/qemu/fence.h"
+#include "vm/qemu/guardian.h"
 #include "vm/qemu/hold.h"
 #include "vm/qemu/internal.h"
 #include "vm/qemu/resume.h"
@@ -37,7 +38,7 @@ static int prepare(struct gw_qemu *q, const struct gw_vm_checkpoint_options *o,
 	if (r < 0)
 		return r;
 	q->held = r;
-	r = gw_fence_start(q, err);
+	r = o->fence ? gw_fence_start(q, err) : gw_guardian_start(q, err);
 	if (r && q->held && gw_hold_end(q->qmp, NULL))
 		gw_error_prefix(err, "(network filters stay)");
 	return r;
@@ -168,6 +169,7 @@ static int ended(struct gw_qemu *q, struct gw_error *err)
 {
 	gw_qemu_save_end(q);
 	gw_fence_dismiss(q);
+	gw_guardian_dismiss(q);
 	gw_qemu_state_fini(q);
 	q->protecting = false;
 	return gw_fail(err, ESRCH,
@@ -175,15 +177,18 @@ static int ended(struct gw_qemu *q, struct gw_error *err)
 		       (int)q->pid);
 }
 
-/* It may stand in the middle of a checkpoint. */
+/* It may stand in the middle of a checkpoint, or have been fenced. */
 static int go_on(struct gw_qemu *q, struct gw_error *err)
 {
-	int r = q->standing ? run_on(q, err) : 0;
+	bool stopped;
+	int r = gw_fence_end(q, &stopped, err);
 
-	if (!r)
-		r = gw_fence_end(q, err);
-	if (!r)
-		r = gw_hold_end(q->qmp, err);
+	if (!r && q->ran && (q->standing || stopped))
+		r = gw_qmp_do(q->qmp, GW_QMP_TIMEOUT_MS, err, "cont", NULL);
+	if (r)
+		return r;
+	gw_guardian_dismiss(q);
+	r = gw_hold_end(q->qmp, err);
 	if (!r && q->ref.dir[0])
 		gw_rundir_note_clear(q->ref.dir);
 	return r;
@@ -198,6 +203,7 @@ static int stay_stopped(struct gw_qemu *q, const char *why,
 	if (r)
 		return r;
 	gw_fence_dismiss(q);
+	gw_guardian_dismiss(q);
 	gw_qemu_note(q, "fenced", "source", "%s", why);
 	return 0;
 }

@@ -223,7 +223,8 @@ int gw_fence_lease(struct gw_qemu *q, int64_t until_ns, struct gw_error *err)
 static int turn(struct gw_qemu *q, uint32_t from, uint32_t to,
 		struct gw_error *err)
 {
-	if (atomic_compare_exchange_strong(&q->fence.page->state, &from, to))
+	if (!q->fence.page ||
+	    atomic_compare_exchange_strong(&q->fence.page->state, &from, to))
 		return 0;
 	return too_late(q, err);
 }
@@ -231,7 +232,8 @@ static int turn(struct gw_qemu *q, uint32_t from, uint32_t to,
 int gw_fence_enter(struct gw_qemu *q, struct gw_error *err)
 {
 	/* It may not have been awake yet. */
-	if (gw_now_ns() >= atomic_load(&q->fence.page->until))
+	if (q->fence.page &&
+	    gw_now_ns() >= atomic_load(&q->fence.page->until))
 		atomic_store(&q->fence.page->state, FENCED);
 	return turn(q, OPEN, CONT, err);
 }
@@ -241,22 +243,46 @@ int gw_fence_leave(struct gw_qemu *q, struct gw_error *err)
 	return turn(q, CONT, OPEN, err);
 }
 
-int gw_fence_end(struct gw_qemu *q, struct gw_error *err)
-{
-	int r = turn(q, OPEN, OVER, err);
-
-	if (!r)
-		gw_fence_dismiss(q);
-	return r;
-}
-
-void gw_fence_dismiss(struct gw_qemu *q)
+static void dismiss(struct gw_qemu *q)
 {
 	char byte = DISMISSED;
 
 	if (q->fence.fd >= 0 &&
 	    send(q->fence.fd, &byte, 1, MSG_NOSIGNAL) != 1)
 		gw_debug("the fence was killed");
+}
+
+/* What it told QEMU is told, when it has ended. */
+static int wait_ended(struct gw_qemu *q, struct gw_error *err)
+{
+	int64_t deadline = gw_deadline_ms(PATIENCE_MS);
+
+	while (lives(q))
+		if (gw_wait_fd(q->fence.fd, POLLIN, deadline, NULL))
+			return gw_fail(err, ETIMEDOUT,
+				       "the process that stops '%s' has not ended in %d s: its QEMU does not answer",
+				       q->vm.info.name, PATIENCE_MS / 1000);
+	return 0;
+}
+
+int gw_fence_end(struct gw_qemu *q, bool *stopped, struct gw_error *err)
+{
+	int r;
+
+	*stopped = false;
+	if (!q->fence.page)
+		return 0;
+	*stopped = atomic_exchange(&q->fence.page->state, OVER) == FENCED;
+	dismiss(q);
+	r = wait_ended(q, err);
+	if (!r)
+		gw_fence_fini(q);
+	return r;
+}
+
+void gw_fence_dismiss(struct gw_qemu *q)
+{
+	dismiss(q);
 	gw_fence_fini(q);
 }
 

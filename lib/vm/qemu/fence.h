@@ -9,7 +9,9 @@
  *	until	the VM may run so long; moved on without waking anybody
  *	state	OPEN	the VM may run, its godwit may set it going
  *		CONT	its godwit is about to, or did so just now
- *		FENCED	for good: the VM must not run here
+ *		FENCED	the VM must not run here, unless somebody who knows
+ *			vouches for it (gw_fence_end())
+ *		OVER	it is not stopped any more
  *
  * Both change `state` by compare-and-swap. When the time is over, or its
  * godwit's end of the socket closes, the fence writes FENCED and then stops the
@@ -49,14 +51,16 @@ int gw_fence_lease(struct gw_qemu *q, int64_t until_ns,
 		   struct gw_error *err) GW_MUST_CHECK;
 
 /* Around QMP cont. -EPERM from either: it must not run, after the second one
- * it has to be stopped. */
+ * it has to be stopped. Nothing without a fence. */
 int gw_fence_enter(struct gw_qemu *q, struct gw_error *err) GW_MUST_CHECK;
 int gw_fence_leave(struct gw_qemu *q, struct gw_error *err) GW_MUST_CHECK;
 
 bool gw_fence_closed(const struct gw_qemu *q);
 
-/* The VM is ours: from here on it is never stopped. -EPERM: it was. */
-int gw_fence_end(struct gw_qemu *q, struct gw_error *err) GW_MUST_CHECK;
+/* Somebody vouches for the VM here: it is not stopped any more, whatever was
+ * before. Returns when the process has ended. *@stopped: it had stopped it. */
+int gw_fence_end(struct gw_qemu *q, bool *stopped,
+		 struct gw_error *err) GW_MUST_CHECK;
 /* The VM stands, or is gone: it has nothing to do any more. Idempotent. */
 void gw_fence_dismiss(struct gw_qemu *q);
 /* Our end goes without a word: it stops the VM, unless it was dismissed. */

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "base/scope.h"
+#include "vm/qemu/hold.h"
 #include "vm/qemu/internal.h"
 #include "vm/qemu/resume.h"
 #include "wire/qemu.h"
@@ -92,6 +93,8 @@ static int take_back(struct gw_qemu *q, struct gw_error *err)
 	r = gw_qemu_end_migration(q->qmp, PATIENCE_MS, err);
 	if (!r && q->vm.info.running)
 		r = gw_qemu_cont(q->qmp, err);
+	if (!r && q->held)
+		r = gw_hold_end(q->qmp, err);
 	if (!r)
 		gw_qemu_settings_restore(q);
 	gw_qmp_close(q->qmp);
