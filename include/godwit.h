@@ -146,6 +146,8 @@ struct godwit_params {
 					contains its cause */
 	const char *cache;	     /* standby: keep the checkpoint in this file;
 					"": in memory */
+	bool cache_sync;	     /* that outlives a power failure: the disk
+					is waited for at each checkpoint */
 	uint32_t flush_threads;	     /* standby; 0: as many as CPUs */
 };
 

@@ -246,12 +246,13 @@ static int open_store(struct gw_standby *s, struct gw_error *err)
 				      .name = vm->info.name,
 				      .machine = vm->info.machine,
 				      .ram = &vm->ram,
-				      .threads = threads(s->c->params) };
+				      .threads = threads(s->c->params),
+				      .sync = s->c->params->cache_sync };
 
 	s->store = gw_store_open(&sc, err);
 	if (!s->store)
 		return -err->code;
-	s->seq = gw_store_seq(s->store);
+	s->seq = s->c->progress->now.checkpoint = gw_store_seq(s->store);
 	if (!s->seq)
 		return 0;
 	gw_standby_say(s, "restored",
