@@ -32,10 +32,10 @@
 #include "source/source.h"
 #include "vm/synthetic.h"
 
-#define MAX_COUNT  256
-#define MAX_PASSES 64
+#define MAX_COUNT    256
+#define MAX_PASSES   64
 #define WRITES_PER_S 5000
-#define PATIENCE_NS (600 * GW_NS_PER_S)
+#define PATIENCE_NS  (600 * GW_NS_PER_S)
 
 static uint64_t vm_bytes, touched_pages;
 static unsigned int want_passes;
@@ -118,8 +118,7 @@ static void side_init(struct side *s, bool waiting, int fd)
 	godwit_params_init(&s->params);
 	s->params.downtime_limit_ns = 1; /* until there were enough passes */
 	s->params.stall_passes = 0;
-	s->params.idle_timeout_ns = s->params.handover_timeout_ns =
-		PATIENCE_NS;
+	s->params.idle_timeout_ns = s->params.handover_timeout_ns = PATIENCE_NS;
 }
 
 static void side_fini(struct side *s)
@@ -244,7 +243,8 @@ static void check(const struct gw_vm *a, const struct gw_vm *b)
 			die("comparing", "the memory that arrived differs");
 	}
 	if (fstat(fd[1], &st) || (uint64_t)st.st_blocks * 512 > len + len / 4)
-		die("comparing", "the destination has more memory than was used");
+		die("comparing",
+		    "the destination has more memory than was used");
 }
 
 static void move(struct side *a, struct side *b)
@@ -324,7 +324,9 @@ static void print(const struct result *r, int count, int64_t total_ns)
 		tables_kb += r[i].tables_kb;
 		sent += r[i].sent;
 	}
-	printf("{\"total-ms\": %.3f, \"pass-ms\": %.3f, \"downtime-ms\": %.3f, \"private-kib\": %llu, \"tables-kib\": %llu, \"sent-bytes\": %llu}\n",
+	printf("{\"total-ms\": %.3f, \"pass-ms\": %.3f, \"downtime-ms\": %.3f, "
+	       "\"private-kib\": %llu, \"tables-kib\": %llu, \"sent-bytes\": "
+	       "%llu}\n",
 	       (double)total_ns / 1e6, median_ms(pass, npasses),
 	       median_ms(down, (size_t)count), (unsigned long long)private_kb,
 	       (unsigned long long)tables_kb, (unsigned long long)sent);

@@ -75,8 +75,8 @@ static void *carry(void *arg)
 
 	for (size_t at = 0; at < p->len;) {
 		size_t n = p->len - at < BUFFER ? p->len - at : BUFFER;
-		ssize_t r = p->sends ? send(p->fd, p->mem + at, n, 0) :
-				       recv(p->fd, p->mem + at, n, 0);
+		ssize_t r = p->sends ? send(p->fd, p->mem + at, n, 0)
+				     : recv(p->fd, p->mem + at, n, 0);
 
 		if (r <= 0)
 			die(p->sends ? "send" : "receive");

@@ -110,21 +110,28 @@ def publish(samples, metrics, options, doc):
     return int(any(not s["skipped"] for s in failed))
 
 
-def run(cases, metrics, p, quick=None, open_lab=lab.Lab):
-    """A bench as a program: @cases(bench, options) lists (case, side, measure),
-    @quick has the values that --quick stands for."""
+def main(run, p, quick=None, open_lab=lab.Lab):
+    """A program: run(lab, options) has its exit code. @quick: the values that
+    --quick stands for."""
     if "--quick" in sys.argv:
         p.set_defaults(**{"runs": 1, "settle": 300, **(quick or {})})
     options = p.parse_args()
     if options.runs < 1:
         p.error("--runs must be at least 1")
-    say = progress(metrics, sys.stderr if options.json else sys.stdout)
     try:
         with open_lab(options) as bench:
-            samples = repeat(options.runs, list(cases(bench, options)), say)
-            return publish(samples, metrics, options, p.description)
+            return run(bench, options)
     except lab.Failed as e:
         print(f"{p.prog}: {e}", file=sys.stderr)
         return SKIPPED if isinstance(e, lab.CannotRun) else 1
     except KeyboardInterrupt:
         return 130
+
+
+def run(cases, metrics, p, **kw):
+    """One that measures: @cases(lab, options) lists (case, side, measure)."""
+    def all_cases(bench, options):
+        say = progress(metrics, sys.stderr if options.json else sys.stdout)
+        samples = repeat(options.runs, list(cases(bench, options)), say)
+        return publish(samples, metrics, options, p.description)
+    return main(all_cases, p, **kw)
