@@ -7,13 +7,13 @@ the hand-over (GODWIT_LOG=trace), all by the host's clock. For each step, the
 median over the moves: when it was, from the moment in which the VM stopped,
 and how long after the step before it.
 """
-import argparse
 import json
 import re
 import statistics
 import sys
 
 import lab
+import measure
 
 LINE = re.compile(r"trace: \w+: at (\d+) us: (.*?)(?: \((\d+) us\))?$",
                   re.MULTILINE)
@@ -72,15 +72,10 @@ def run(bench, options):
     return 0
 
 
-def arguments():
-    parser = argparse.ArgumentParser(
-        prog="handover.py", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--move", default="", metavar="OPTIONS",
-                        help="of godwit migrate ('--xbzrle ...')")
-    return lab.arguments(parser, runs=5, memory=512,
-                         guest="gw.tick=1 gw.dirty=32:2000 gw.file=16")
-
-
 if __name__ == "__main__":
-    sys.exit(lab.main(run, arguments()))
+    arguments = measure.arguments(
+        __doc__, runs=5, memory=512,
+        guest="gw.tick=1 gw.dirty=32:2000 gw.file=16")
+    arguments.add_argument("--move", default="", metavar="OPTIONS",
+                           help="of godwit migrate ('--xbzrle ...')")
+    sys.exit(measure.main(run, arguments))
