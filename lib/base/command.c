@@ -53,8 +53,8 @@ static char **join_environment(const char *const *env)
 	return all;
 }
 
-/* Its own process group, no blocked signal, no descriptor above 2. */
-static int spawn(char **argv, char **env, pid_t *pid)
+int gw_command_spawn(char *const *argv, char *const *env, int in, int out,
+		     pid_t *pid)
 {
 	posix_spawn_file_actions_t fa;
 	posix_spawnattr_t at;
@@ -69,11 +69,18 @@ static int spawn(char **argv, char **env, pid_t *pid)
 		posix_spawn_file_actions_destroy(&fa);
 		return -ENOMEM;
 	}
-	r = posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
+	if (in < 0)
+		r = posix_spawn_file_actions_addopen(&fa, 0, "/dev/null",
+						     O_RDONLY, 0);
+	else
+		r = posix_spawn_file_actions_adddup2(&fa, in, 0);
+	if (!r && out >= 0)
+		r = posix_spawn_file_actions_adddup2(&fa, out, 1);
 #if defined(__GLIBC__) && __GLIBC_PREREQ(2, 34)
 	if (!r)
 		r = posix_spawn_file_actions_addclosefrom_np(&fa, 3);
 #endif
+	/* Our threads block every signal; the command must not. */
 	posix_spawnattr_setsigmask(&at, &none);
 	posix_spawnattr_setsigdefault(&at, &all);
 	posix_spawnattr_setpgroup(&at, 0);
@@ -145,7 +152,7 @@ int gw_command_run(const char *command, const char *const *args,
 	snprintf(line, len, "%s \"$@\"", command);
 	for (int i = 0; i < MAX_ARGS - 1 && args && args[i]; i++)
 		argv[4 + i] = (char *)(uintptr_t)args[i];
-	r = spawn(argv, all, &pid);
+	r = gw_command_spawn(argv, all, -1, -1, &pid);
 	if (r)
 		return gw_fail_errno(err, -r, "cannot start '%s'", command);
 	r = await(pid, gw_deadline_ms(timeout_ms), cancel);

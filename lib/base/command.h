@@ -6,6 +6,7 @@
 #define GW_BASE_COMMAND_H
 
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/cancel.h"
 #include "base/error.h"
@@ -22,5 +23,13 @@ int gw_command_run(const char *command, const char *const *args,
 		   const char *const *env, int64_t timeout_ms,
 		   const struct gw_cancel *cancel,
 		   struct gw_error *err) GW_MUST_CHECK;
+
+/*
+ * /bin/sh with @argv, @env and these as stdin and stdout (-1: /dev/null, ours):
+ * in a process group of its own, with no blocked signal and no descriptor above
+ * 2. Return: 0 with *@pid, -errno.
+ */
+int gw_command_spawn(char *const *argv, char *const *env, int in, int out,
+		     pid_t *pid);
 
 #endif

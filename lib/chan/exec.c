@@ -10,7 +10,6 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/command.h"
 #include "base/scope.h"
 #include "chan/transport.h"
 
@@ -226,38 +226,8 @@ static int spawn(const char *command, int in, int out, pid_t *pid)
 {
 	char *argv[] = { (char *)"sh", (char *)"-c", (char *)(uintptr_t)command,
 			 NULL };
-	posix_spawn_file_actions_t fa;
-	posix_spawnattr_t at;
-	sigset_t none, all;
-	int r;
 
-	sigemptyset(&none);
-	sigfillset(&all);
-	if (posix_spawn_file_actions_init(&fa))
-		return -ENOMEM;
-	if (posix_spawnattr_init(&at)) {
-		posix_spawn_file_actions_destroy(&fa);
-		return -ENOMEM;
-	}
-	r = posix_spawn_file_actions_adddup2(&fa, in, 0);
-	if (!r)
-		r = posix_spawn_file_actions_adddup2(&fa, out, 1);
-#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 34)
-	if (!r)
-		r = posix_spawn_file_actions_addclosefrom_np(&fa, 3);
-#endif
-	/* Our threads block every signal; the command must not. */
-	posix_spawnattr_setsigmask(&at, &none);
-	posix_spawnattr_setsigdefault(&at, &all);
-	posix_spawnattr_setpgroup(&at, 0);
-	posix_spawnattr_setflags(&at, POSIX_SPAWN_SETPGROUP |
-					      POSIX_SPAWN_SETSIGMASK |
-					      POSIX_SPAWN_SETSIGDEF);
-	if (!r)
-		r = posix_spawn(pid, "/bin/sh", &fa, &at, argv, environ);
-	posix_spawn_file_actions_destroy(&fa);
-	posix_spawnattr_destroy(&at);
-	return -r;
+	return gw_command_spawn(argv, environ, in, out, pid);
 }
 
 /* The pipes and the channel over our ends; the child's in @in and @out. */

@@ -231,18 +231,26 @@ static ssize_t wait_word(int fd, char *byte, bool *handing_over)
 	return n;
 }
 
-static void watch_quotas(struct gw_qemu *q, int fd, pid_t godwit)
+/* Ready; then the word, and what has to be done first: whatever else there is
+ * to do can take long. Return: whether its godwit died. */
+static bool await_death(struct gw_qemu *q, int fd, bool *handing_over)
 {
-	bool handing_over;
 	char byte = 0;
 	ssize_t n;
 
 	if (send(fd, &byte, 1, MSG_NOSIGNAL) != 1)
-		return;
-	n = wait_word(fd, &byte, &handing_over);
+		return false;
+	n = wait_word(fd, &byte, handing_over);
 	if (n <= 0 || byte == RELEASED)
 		gw_throttle_remove(&q->throttle);
-	if (n <= 0)
+	return n <= 0;
+}
+
+static void watch_quotas(struct gw_qemu *q, int fd, pid_t godwit)
+{
+	bool handing_over;
+
+	if (await_death(q, fd, &handing_over))
 		gw_warn("the godwit that moved '%s' (pid %d) died before the hand-over; the VM runs on here at full speed",
 			q->vm.info.name, (int)godwit);
 }
@@ -250,18 +258,12 @@ static void watch_quotas(struct gw_qemu *q, int fd, pid_t godwit)
 static void watch_move(struct gw_qemu *q, int fd, pid_t godwit)
 {
 	bool handing_over;
-	char byte = 0;
-	ssize_t n;
 
-	if (send(fd, &byte, 1, MSG_NOSIGNAL) != 1)
+	if (!await_death(q, fd, &handing_over))
 		return;
-	n = wait_word(fd, &byte, &handing_over);
-	/* First: whatever else there is to do can take long. */
-	if (n <= 0 || byte == RELEASED)
-		gw_throttle_remove(&q->throttle);
-	if (n <= 0 && handing_over)
+	if (handing_over)
 		hold(q, godwit);
-	else if (n <= 0)
+	else
 		rescue(q, godwit);
 }
 
