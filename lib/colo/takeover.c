@@ -81,12 +81,13 @@ static int load(struct gw_standby *s, struct gw_error *err)
 static int run(struct gw_standby *s, struct gw_error *err)
 {
 	struct gw_vm *vm = gw_standby_vm(s);
+	int r = 0;
 
 	if (gw_store_flags(s->store) && !s->c->params->paused)
-		return vm->ops->run(vm, err);
-	if (vm->ops->stay)
-		vm->ops->stay(vm);
-	return 0;
+		r = vm->ops->run(vm, err);
+	if (!r)
+		gw_vm_stay(vm);
+	return r;
 }
 
 /* Once; what failed is left so that it can never run. */
