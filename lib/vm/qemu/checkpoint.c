@@ -106,7 +106,8 @@ static int op_stop(struct gw_vm *vm, struct gw_error *err)
 
 	if (r)
 		return r;
-	q->ran = vm->info.running = !strcmp(status, "running");
+	if (!gw_fence_closed(q)) /* that was not its user */
+		q->ran = vm->info.running = !strcmp(status, "running");
 	q->state.same &= !q->ran;
 	vm->stopped_ns = gw_now_ns();
 	q->standing = true;
