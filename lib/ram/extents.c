@@ -91,12 +91,26 @@ int gw_extent_next(const struct gw_ramblock *b, uint64_t from, uint64_t *start,
 	return pagemap_next(b, from, start, len, err);
 }
 
+int gw_extent_seek(const struct gw_ramblock *b, uint64_t from, uint64_t *at,
+		   struct gw_error *err)
+{
+	off_t d = lseek(b->fd, (off_t)(b->fd_offset + from), SEEK_DATA);
+
+	*at = b->used_length;
+	if (d < 0 && errno != ENXIO)
+		return gw_fail_errno(err, errno,
+				     "looking for data in RAM block '%s'",
+				     b->idstr);
+	if (d >= 0 && (uint64_t)d - b->fd_offset < b->used_length)
+		*at = (uint64_t)d - b->fd_offset;
+	return 0;
+}
+
 /* *@at is the first populated page from @first on, or @first + @n. */
 static int next_populated(const struct gw_ramblock *b, uint64_t first,
 			  uint64_t n, uint64_t *at, struct gw_error *err)
 {
 	uint64_t start, len;
-	off_t d;
 	int r;
 
 	*at = first + n;
@@ -106,16 +120,10 @@ static int next_populated(const struct gw_ramblock *b, uint64_t first,
 			*at = start >> GW_PAGE_BITS;
 		return r;
 	}
-	/* SEEK_HOLE would walk to the end of the data. */
-	d = lseek(b->fd, (off_t)(b->fd_offset + (first << GW_PAGE_BITS)),
-		  SEEK_DATA);
-	if (d < 0 && errno != ENXIO)
-		return gw_fail_errno(err, errno,
-				     "looking for data in RAM block '%s'",
-				     b->idstr);
-	if (d >= 0 && ((uint64_t)d - b->fd_offset) >> GW_PAGE_BITS < *at)
-		*at = ((uint64_t)d - b->fd_offset) >> GW_PAGE_BITS;
-	return 0;
+	r = gw_extent_seek(b, first << GW_PAGE_BITS, &start, err);
+	if (!r && start >> GW_PAGE_BITS < *at)
+		*at = start >> GW_PAGE_BITS;
+	return r;
 }
 
 #define LOOK 256 /* pages at once */

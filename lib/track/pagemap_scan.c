@@ -35,6 +35,7 @@
 #include "base/log.h"
 #include "base/scope.h"
 #include "track/internal.h"
+#include "track/parts.h"
 #include "track/process.h"
 #include "track/uapi.h"
 #include "track/uffd.h"
@@ -52,6 +53,7 @@
 
 struct pagemap {
 	struct gw_uffd uffd;
+	struct gw_parts parts;
 	int fd;	     /* /proc/PID/pagemap */
 	int process; /* see process.h */
 	bool forgets; /* the kernel may lose marks with a page table */
@@ -191,6 +193,8 @@ static void pagemap_close(struct gw_track *t)
 		close(p->fd);
 	if (p && p->process >= 0)
 		close(p->process);
+	if (p)
+		gw_parts_fini(&p->parts);
 	free(p);
 	t->priv = NULL;
 }
@@ -203,8 +207,10 @@ static int pagemap_open(struct gw_track *t, struct gw_error *err)
 	t->priv = p;
 	if (!p)
 		return gw_fail(err, ENOMEM, "no memory for a tracker");
-	p->uffd.fd = p->process = -1;
-	r = p->fd = open_pagemap(t->config.pid, err);
+	p->uffd.fd = p->process = p->fd = -1;
+	r = gw_parts_init(&p->parts, t->config.ram, err);
+	if (!r)
+		r = p->fd = open_pagemap(t->config.pid, err);
 	if (r >= 0)
 		r = p->process = gw_process_open(t->config.pid, err);
 	if (r < 0) {
@@ -217,6 +223,31 @@ static int pagemap_open(struct gw_track *t, struct gw_error *err)
 	return 0;
 }
 
+static int fail(const struct gw_track *t, const struct gw_ramblock *b,
+		const char *doing, int r, struct gw_error *err)
+{
+	const struct pagemap *p = t->priv;
+	int dead = gw_process_check(p->process, t->config.pid, err);
+
+	if (dead)
+		return dead;
+	if (r == -EPERM || r == -ENOENT)
+		return gw_fail(err, EPERM,
+			       "RAM block '%s' at 0x%" PRIx64
+			       " of process %d is no longer watched: the VM changed its mappings, or process and userfaultfd do not belong together",
+			       b->idstr, b->peer_addr, (int)t->config.pid);
+	return gw_fail_errno(err, -r, "%s RAM block '%s'", doing, b->idstr);
+}
+
+static int protect(struct gw_track *t, const struct gw_ramblock *b,
+		   uint64_t addr, uint64_t len, struct gw_error *err)
+{
+	struct pagemap *p = t->priv;
+	int r = gw_uffd_protect(&p->uffd, addr, len, true);
+
+	return r ? fail(t, b, "write-protecting", r, err) : 0;
+}
+
 static int pagemap_start(struct gw_track *t, struct gw_error *err)
 {
 	struct pagemap *p = t->priv;
@@ -225,26 +256,11 @@ static int pagemap_start(struct gw_track *t, struct gw_error *err)
 
 	if (!r)
 		r = gw_uffd_watch(&p->uffd, err);
+	if (!r)
+		r = gw_parts_start(&p->parts, t, protect, err);
 	if (r)
 		gw_uffd_close(&p->uffd);
 	return r;
-}
-
-static int fail_scan(const struct gw_track *t, const struct gw_ramblock *b,
-		     int r, struct gw_error *err)
-{
-	const struct pagemap *p = t->priv;
-	int dead = gw_process_check(p->process, t->config.pid, err);
-
-	if (dead)
-		return dead;
-	if (r == -EPERM)
-		return gw_fail(err, EPERM,
-			       "RAM block '%s' at 0x%" PRIx64
-			       " of process %d is no longer watched: the VM changed its mappings, or process and userfaultfd do not belong together",
-			       b->idstr, b->peer_addr, (int)t->config.pid);
-	return gw_fail_errno(err, -r, "scanning the pages of RAM block '%s'",
-			     b->idstr);
 }
 
 /* Addresses -> bits. */
@@ -293,10 +309,10 @@ static int take(struct gw_track *t, struct gw_ramblock *b,
 	return 0;
 }
 
-static int scan_written(struct gw_track *t, struct gw_ramblock *b)
+static int scan_written(struct gw_track *t, struct gw_ramblock *b, uint64_t at,
+			uint64_t end)
 {
 	struct pagemap *p = t->priv;
-	uint64_t at = b->peer_addr, end = at + gw_uffd_length(b);
 
 	while (at < end) {
 		int n = pm_scan(p->fd, WRITTEN, &at, end, p->found), r = 0;
@@ -316,17 +332,17 @@ static int scan_written(struct gw_track *t, struct gw_ramblock *b)
  * A written page that the VM zaps (MADV_DONTNEED; its content stays in the
  * file) leaves an empty entry. In a 4 KiB page table that counts as written.
  * If the table itself is freed, or on hugetlbfs, it counts as clean on some
- * kernels, and the write would be lost. start() left no entry empty, so
- * whatever is empty now was zapped: report it.
+ * kernels, and the write would be lost. Protecting a part left no entry of it
+ * empty, so whatever is empty now was zapped: report it.
  *
  * Protect first, then report: a write before is in what will be copied, one
  * after faults. If the VM touches the page before we protect it, it becomes
  * an ordinary written page and the next scan has it.
  */
-static int scan_vanished(struct gw_track *t, struct gw_ramblock *b)
+static int scan_vanished(struct gw_track *t, struct gw_ramblock *b, uint64_t at,
+			 uint64_t end)
 {
 	struct pagemap *p = t->priv;
-	uint64_t at = b->peer_addr, end = at + gw_uffd_length(b);
 
 	if (!p->forgets && b->page_size == GW_PAGE_SIZE)
 		return 0;
@@ -348,18 +364,35 @@ static int scan_vanished(struct gw_track *t, struct gw_ramblock *b)
 	return 0;
 }
 
+static int scan_block(struct gw_track *t, int block)
+{
+	struct pagemap *p = t->priv;
+	struct gw_ramblock *b = &t->config.ram->block[block];
+	uint64_t at = 0, len;
+	int r = 0;
+
+	for (; !r && (len = gw_parts_next(&p->parts, block, &at)); at += len) {
+		uint64_t start = b->peer_addr + at;
+
+		r = scan_written(t, b, start, start + len);
+		if (!r)
+			r = scan_vanished(t, b, start, start + len);
+	}
+	return r;
+}
+
 static int pagemap_scan(struct gw_track *t, struct gw_error *err)
 {
 	struct pagemap *p = t->priv;
+	int r = gw_parts_grow(&p->parts, t, protect, err);
 
+	if (r)
+		return r;
 	for (int i = 0; i < t->config.ram->nblocks; i++) {
-		struct gw_ramblock *b = &t->config.ram->block[i];
-		int r = scan_written(t, b);
-
-		if (!r)
-			r = scan_vanished(t, b);
+		r = scan_block(t, i);
 		if (r)
-			return fail_scan(t, b, r, err);
+			return fail(t, &t->config.ram->block[i],
+				    "scanning the pages of", r, err);
 	}
 	/* Page tables of a dying process look clean; was it alive? */
 	return gw_process_check(p->process, t->config.pid, err);

@@ -14,13 +14,6 @@
 #include "base/log.h"
 #include "track/uapi.h"
 
-/*
- * Bytes to protect per call: the kernel holds the VM's mmap lock meanwhile
- * (about 10 ms per GiB), and whoever in the VM wants to change its mappings
- * waits.
- */
-#define PROTECT_CHUNK (128ULL << 20)
-
 /* An ioctl, again while the kernel only asks for patience. */
 static int call(int fd, unsigned long request, void *arg)
 {
@@ -252,23 +245,11 @@ static int fail_register(const struct gw_ramblock *b, int r,
 static int watch_block(const struct gw_uffd *u, const struct gw_ramblock *b,
 		       struct gw_error *err)
 {
-	uint64_t len = gw_uffd_length(b), n;
 	int r = register_range(u, b);
 
 	if (r == -EBUSY && evict(u))
 		r = register_range(u, b);
-	if (r)
-		return fail_register(b, r, err);
-	for (uint64_t at = 0; at < len; at += n) {
-		n = PROTECT_CHUNK > b->page_size ? PROTECT_CHUNK : b->page_size;
-		n = len - at < n ? len - at : n;
-		r = gw_uffd_protect(u, b->peer_addr + at, n, true);
-		if (r)
-			return gw_fail_errno(err, -r,
-					     "write-protecting RAM block '%s'",
-					     b->idstr);
-	}
-	return 0;
+	return r ? fail_register(b, r, err) : 0;
 }
 
 int gw_uffd_watch(struct gw_uffd *u, struct gw_error *err)

@@ -4,11 +4,11 @@
  * write-protection: what the two kernel trackers share. Knows nothing of who
  * resolves the faults.
  *
- * After gw_uffd_watch() every page of every block is write-protected, also
- * pages that the VM's page tables do not have yet: UFFDIO_WRITEPROTECT leaves
- * markers for them, in page tables that it allocates (2 MiB per GiB of RAM).
- * It splits transparent huge pages, so that these are tracked by 4 KiB too;
- * hugetlbfs is tracked by its page size.
+ * gw_uffd_protect() write-protects also pages that the VM's page tables do not
+ * have yet: UFFDIO_WRITEPROTECT leaves markers for them, in page tables that
+ * it allocates (2 MiB per GiB of RAM; parts.h says which of it). It splits
+ * transparent huge pages, so that these are tracked by 4 KiB too; hugetlbfs is
+ * tracked by its page size.
  */
 #ifndef GW_TRACK_UFFD_H
 #define GW_TRACK_UFFD_H
@@ -45,7 +45,7 @@ int gw_uffd_open(struct gw_uffd *u, const struct gw_track_config *c,
 		 enum gw_uffd_purpose purpose, uint64_t features,
 		 const char *needs, struct gw_error *err) GW_MUST_CHECK;
 
-/* Register and write-protect all RAM. After a failure call _close. */
+/* Register all RAM; nothing is protected yet. After a failure call _close. */
 int gw_uffd_watch(struct gw_uffd *u, struct gw_error *err) GW_MUST_CHECK;
 
 /* Bytes of @b as the kernel wants ranges: up to whole pages of its backing. */

@@ -7,7 +7,8 @@
  *
  * One bitmap per block says which pages are open, i.e. not write-protected.
  * The invariant, whenever `lock` is free: a page whose bit is clear is
- * protected.
+ * protected, or in a part that is not watched (parts.h). Parts are protected
+ * under the lock as well, but no bit is cleared for that.
  *
  *	handler  lock {  set bits; allow writing, wake;       }
  *	scan     lock {  take bits; protect;                  } set dirty bits
@@ -37,6 +38,7 @@
 #include "base/scope.h"
 #include "base/thread.h"
 #include "track/internal.h"
+#include "track/parts.h"
 #include "track/process.h"
 #include "track/uapi.h"
 #include "track/uffd.h"
@@ -64,6 +66,8 @@ struct wp {
 	/* set once by open */
 	int process; /* see process.h */
 	int nblocks; /* bitmaps in use */
+
+	struct gw_parts parts; /* owned by the scanning thread */
 
 	/* from start to stop */
 	struct gw_uffd uffd;
@@ -107,6 +111,7 @@ static void wp_close(struct gw_track *t)
 		gw_bitmap_fini(&w->open[i]);
 	if (w->process >= 0)
 		close(w->process);
+	gw_parts_fini(&w->parts);
 	pthread_mutex_destroy(&w->lock);
 	free(w);
 	t->priv = NULL;
@@ -122,8 +127,10 @@ static int wp_open(struct gw_track *t, struct gw_error *err)
 	if (!w)
 		return gw_fail(err, ENOMEM, "no memory for a tracker");
 	pthread_mutex_init(&w->lock, NULL);
-	w->uffd.fd = -1;
-	r = w->process = gw_process_open(t->config.pid, err);
+	w->uffd.fd = w->process = -1;
+	r = gw_parts_init(&w->parts, ram, err);
+	if (!r)
+		r = w->process = gw_process_open(t->config.pid, err);
 	for (; r >= 0 && w->nblocks < ram->nblocks; w->nblocks++) {
 		const struct gw_ramblock *b = &ram->block[w->nblocks];
 
@@ -245,6 +252,52 @@ static void *serve(void *arg)
 	return NULL;
 }
 
+/*
+ * A mutex is not fair: without this a long scan would take it again and again
+ * while the handler, and behind it the guest, waits.
+ */
+static void let_handler_in(struct wp *w)
+{
+	for (int i = 0; i < 1000; i++) {
+		if (!__atomic_load_n(&w->handler_waits, __ATOMIC_RELAXED))
+			return;
+		sched_yield();
+	}
+}
+
+/* Under the lock. */
+static int failed(const struct wp *w, struct gw_error *err)
+{
+	if (w->failure.code && err)
+		*err = w->failure;
+	return -w->failure.code;
+}
+
+/* Under the lock. */
+static int protect(struct wp *w, const struct gw_ramblock *b, uint64_t addr,
+		   uint64_t len, struct gw_error *err)
+{
+	int r = gw_uffd_protect(&w->uffd, addr, len, true);
+
+	if (r == -ESRCH)
+		return gw_fail(err, ESRCH, "the VM's process has ended");
+	return r ? gw_fail_errno(err, -r, "write-protecting RAM block '%s'",
+				 b->idstr) :
+		   0;
+}
+
+static int protect_part(struct gw_track *t, const struct gw_ramblock *b,
+			uint64_t addr, uint64_t len, struct gw_error *err)
+{
+	struct wp *w = t->priv;
+	int r;
+
+	let_handler_in(w);
+	GW_LOCKED(&w->lock);
+	r = failed(w, err);
+	return r ? r : protect(w, b, addr, len, err);
+}
+
 static int wp_start(struct gw_track *t, struct gw_error *err)
 {
 	struct wp *w = t->priv;
@@ -269,6 +322,8 @@ static int wp_start(struct gw_track *t, struct gw_error *err)
 		return r;
 	}
 	r = gw_uffd_watch(&w->uffd, err);
+	if (!r)
+		r = gw_parts_start(&w->parts, t, protect_part, err);
 	if (r)
 		t->ops->stop(t);
 	return r;
@@ -319,7 +374,7 @@ static uint64_t take_runs(struct gw_bitmap *open, uint64_t from,
 
 /* Protect everything from the first to the last of @runs again. */
 static int close_runs(struct wp *w, const struct gw_ramblock *b,
-		      const struct runs *runs)
+		      const struct runs *runs, struct gw_error *err)
 {
 	uint64_t start = runs->run[0].first << GW_PAGE_BITS;
 	uint64_t end = (runs->run[runs->n - 1].first +
@@ -329,21 +384,7 @@ static int close_runs(struct wp *w, const struct gw_ramblock *b,
 	/* Whole pages of the backing: a bit too few taken is no harm. */
 	start -= start % b->page_size;
 	end += (b->page_size - end % b->page_size) % b->page_size;
-	return gw_uffd_protect(&w->uffd, b->peer_addr + start, end - start,
-			       true);
-}
-
-/*
- * A mutex is not fair: without this a long scan would take it again and again
- * while the handler, and behind it the guest, waits.
- */
-static void let_handler_in(struct wp *w)
-{
-	for (int i = 0; i < 1000; i++) {
-		if (!__atomic_load_n(&w->handler_waits, __ATOMIC_RELAXED))
-			return;
-		sched_yield();
-	}
+	return protect(w, b, b->peer_addr + start, end - start, err);
 }
 
 /* Take and protect from *@at on. Return: 1, 0 when nothing is left, -errno. */
@@ -356,32 +397,27 @@ static int scan_some(struct wp *w, struct gw_ramblock *b,
 	runs->n = 0;
 	let_handler_in(w);
 	GW_LOCKED(&w->lock);
-	if (w->failure.code) {
-		if (err)
-			*err = w->failure;
-		return -w->failure.code;
-	}
+	r = failed(w, err);
+	if (r)
+		return r;
 	*at = take_runs(open, *at, runs);
 	if (!runs->n)
 		return 0;
-	r = close_runs(w, b, runs);
-	if (!r)
-		return 1;
-	if (r == -ESRCH)
-		return gw_fail(err, ESRCH, "the VM's process has ended");
-	return gw_fail_errno(err, -r, "write-protecting RAM block '%s' again",
-			     b->idstr);
+	r = close_runs(w, b, runs, err);
+	return r ? r : 1;
 }
 
 static int wp_scan(struct gw_track *t, struct gw_error *err)
 {
 	struct wp *w = t->priv;
+	int r = gw_parts_grow(&w->parts, t, protect_part, err);
 
+	if (r)
+		return r;
 	for (int i = 0; i < w->nblocks; i++) {
 		struct gw_ramblock *b = &t->config.ram->block[i];
 		struct runs runs;
 		uint64_t at = 0;
-		int r;
 
 		do {
 			r = scan_some(w, b, &w->open[i], &at, &runs, err);

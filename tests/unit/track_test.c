@@ -67,14 +67,28 @@ static void vm_write_sparse(struct machine *m, uint32_t n, uint64_t stride)
 	tell(m, &msg, NULL);
 }
 
+static void run_writers_of(struct machine *m, enum vm_writers kind_of,
+			   uint32_t threads)
+{
+	vm_do(m, VM_RUN, kind_of, 0, threads);
+}
+
 static void run_writers(struct machine *m, uint32_t threads)
 {
-	vm_do(m, VM_RUN, 0, 0, threads);
+	run_writers_of(m, VM_ALL_RAM, threads);
 }
 
 static void run_hot_writers(struct machine *m, uint32_t threads)
 {
-	vm_do(m, VM_RUN, 1, 0, threads);
+	run_writers_of(m, VM_HOT, threads);
+}
+
+/* Longer on demand. */
+static int64_t sparse_ms(void)
+{
+	const char *s = getenv("GW_TRACK_SPARSE_MS");
+
+	return s ? atoll(s) : 300;
 }
 
 static uint64_t stop_writers(struct machine *m)
@@ -247,25 +261,26 @@ static void copy_extents(struct machine *m)
 	}
 }
 
-__attribute__((no_sanitize("thread", "address"))) static bool
-same(const uint64_t *a, const uint64_t *b)
+/* Through the file: looking at a hole through a mapping makes it data. */
+static void read_page(const struct gw_ramblock *b, size_t at, void *page)
 {
-	for (size_t i = 0; i < PAGE / sizeof(*a); i++)
-		if (a[i] != b[i])
-			return false;
-	return true;
+	off_t offset = (off_t)(b->fd_offset + at);
+
+	if (pread(b->fd, page, PAGE, offset) != (ssize_t)PAGE)
+		abort();
 }
 
 static uint64_t wrong_pages(struct machine *m)
 {
+	uint8_t page[PAGE];
 	uint64_t wrong = 0;
 
 	for (int i = 0; i < NBLOCKS; i++) {
 		struct gw_ramblock *b = &m->ram.block[i];
 
 		for (size_t o = 0; o < b->used_length; o += PAGE) {
-			if (same((uint64_t *)(m->shadow[i] + o),
-				 (uint64_t *)(b->host + o)))
+			read_page(b, o, page);
+			if (!memcmp(m->shadow[i] + o, page, PAGE))
 				continue;
 			if (!wrong++)
 				fprintf(stderr,
@@ -274,6 +289,39 @@ static uint64_t wrong_pages(struct machine *m)
 		}
 	}
 	return wrong;
+}
+
+/* Is what the VM wrote at the destination? What it gave back is zero here and
+ * may be anything there. */
+static uint64_t lost_pages(struct machine *m)
+{
+	static const uint8_t zeros[PAGE];
+	uint8_t page[PAGE];
+	uint64_t lost = 0;
+
+	for (int i = 0; i < NBLOCKS; i++) {
+		struct gw_ramblock *b = &m->ram.block[i];
+
+		for (size_t o = 0; o < b->used_length; o += PAGE) {
+			read_page(b, o, page);
+			if (memcmp(page, zeros, PAGE) &&
+			    memcmp(m->shadow[i] + o, page, PAGE) && !lost++)
+				fprintf(stderr, "%s (%s): %s: page %zu lost\n",
+					test_name, kind, b->idstr, o / PAGE);
+		}
+	}
+	return lost;
+}
+
+static uint64_t populated(struct machine *m)
+{
+	uint64_t sum = 0, n;
+
+	for (int i = 0; i < NBLOCKS; i++) {
+		CHECK_OK(gw_extent_total(&m->ram.block[i], &n, &err), &err);
+		sum += n / PAGE;
+	}
+	return sum;
 }
 
 static void scan(struct machine *m)
@@ -359,6 +407,208 @@ static void random_writers_are_never_missed(void)
 		}
 		CHECK(m.t->scans > 0 && m.t->scan_ns > 0);
 	}
+	shutdown_vm(&m);
+}
+
+/* Holes stay holes. */
+static void copy_dirty_but_holes(struct machine *m)
+{
+	for (int i = 0; i < NBLOCKS; i++) {
+		struct gw_ramblock *b = &m->ram.block[i];
+		uint64_t at = 0, n;
+
+		for (; (n = gw_bitmap_take_run(&b->dirty, at, &at)); at += n)
+			for (uint64_t page = at; page < at + n; page++)
+				read_page(b, page * PAGE,
+					  m->shadow[i] + page * PAGE);
+	}
+}
+
+/* As gw_source_pass_mark(). */
+static void mark_extents(struct machine *m)
+{
+	for (int i = 0; i < NBLOCKS; i++) {
+		struct gw_ramblock *b = &m->ram.block[i];
+		uint64_t at = 0, start, len;
+
+		for (;; at = start + len) {
+			CHECK_OK(gw_extent_next(b, at, &start, &len, &err),
+				 &err);
+			if (!len)
+				break;
+			gw_bitmap_set_range(&b->dirty, start / PAGE,
+					    len / PAGE);
+		}
+	}
+}
+
+/* Pages that somebody who looked made data, unknown to the VM. */
+static void look_from_outside(struct machine *m)
+{
+	for (uint64_t n = test_rand(&seed) % 4; n; n--) {
+		struct gw_ramblock *b =
+			&m->ram.block[test_rand(&seed) % NBLOCKS];
+
+		vm_peek(b->host + test_rand(&seed) % b->used_length);
+	}
+}
+
+/* Placed by a migration that the VM came by. */
+static void place_some(struct machine *m)
+{
+	for (uint64_t n = test_rand(&seed) % 64; n; n--) {
+		struct gw_ramblock *b =
+			&m->ram.block[test_rand(&seed) % NBLOCKS];
+		uint64_t page = test_rand(&seed) % gw_ramblock_npages(b);
+
+		memset(b->host + page * PAGE, (int)test_rand(&seed) | 1, PAGE);
+	}
+}
+
+static void sparse_round(struct machine *m)
+{
+	uint32_t threads = 1 + (uint32_t)(test_rand(&seed) % 4);
+	int passes = (int)(test_rand(&seed) % 12);
+
+	for (int i = 0; i < NBLOCKS; i++)
+		vm_do(m, VM_PUNCH, (uint32_t)i, 0,
+		      (uint32_t)gw_ramblock_npages(&m->ram.block[i]));
+	place_some(m);
+	for (int i = 0; i < NBLOCKS; i++) /* the destination empties itself */
+		memset(m->shadow[i], 0, m->ram.block[i].used_length);
+	if (test_rand(&seed) % 2)
+		run_writers_of(m, VM_SPARSE, threads);
+	CHECK_OK(gw_track_start(m->t, &err), &err);
+	if (test_rand(&seed) % 2) {
+		stop_writers(m);
+		run_writers_of(m, VM_SPARSE, threads);
+	}
+	mark_extents(m);
+	for (int i = 0; i < passes; i++) {
+		copy_dirty_but_holes(m);
+		look_from_outside(m);
+		usleep((useconds_t)(test_rand(&seed) % 3000));
+		scan(m);
+	}
+	stop_writers(m);
+	scan(m);
+	copy_dirty_but_holes(m);
+	CHECK(lost_pages(m) == 0);
+	/* What did not change is not reported, whatever is looked at. */
+	scan(m);
+	CHECK(dirty(m) == 0);
+	gw_track_stop(m->t);
+}
+
+static void sparse_rounds(struct machine *m, int64_t ms)
+{
+	int64_t end = gw_deadline_ms(ms);
+	uint64_t sum = 0;
+	int n = 0;
+
+	do {
+		sparse_round(m);
+		sum += populated(m);
+	} while (++n < 3 || gw_now_ns() < end);
+	/* It was neither empty nor full. */
+	CHECK(sum / (uint64_t)n > 50 && sum / (uint64_t)n < 9000);
+}
+
+static void sparse_memory_is_never_missed(void)
+{
+	struct machine m;
+
+	boot(&m);
+	if (open_tracker(&m))
+		sparse_rounds(&m, sparse_ms());
+	shutdown_vm(&m);
+}
+
+/* What becomes data is reported page by page, whoever made it so. */
+static void new_data_is_reported_exactly(void)
+{
+	struct machine m;
+
+	boot(&m);
+	if (!open_tracker(&m))
+		goto out;
+	vm_do(&m, VM_WRITE, 0, 1000, 1);
+	CHECK_OK(gw_track_start(m.t, &err), &err);
+	scan(&m);
+	CHECK(dirty(&m) == 0);
+	vm_do(&m, VM_WRITE, 0, 3000, 5);
+	vm_do(&m, VM_WRITE, 1, 0, 1);
+	vm_do(&m, VM_WRITE, 2, 0, 1);
+	vm_peek(m.ram.block[0].host + 3100 * PAGE);
+	vm_do(&m, VM_WRITE, 0, 5000, 1);
+	vm_do(&m, VM_PUNCH, 0, 5000, 1); /* gone again */
+	scan(&m);
+	for (uint64_t page = 3000; page < 3005; page++)
+		CHECK(gw_bitmap_test(&m.ram.block[0].dirty, page));
+	CHECK(gw_bitmap_test(&m.ram.block[0].dirty, 3100));
+	CHECK(gw_bitmap_test(&m.ram.block[1].dirty, 0));
+	CHECK(gw_bitmap_test(&m.ram.block[2].dirty, 0));
+	CHECK(dirty(&m) == 8);
+	clear_dirty(&m);
+	scan(&m);
+	CHECK(dirty(&m) == 0);
+	/* Watched, the holes of such a part as well. */
+	vm_do(&m, VM_WRITE, 0, 3003, 3);
+	vm_do(&m, VM_READ, 0, 3200, 1);
+	scan(&m);
+	CHECK(dirty(&m) == 3);
+	clear_dirty(&m);
+	/* Given back as a whole, it stays watched. */
+	vm_do(&m, VM_PUNCH, 0, 2560, 1024);
+	scan(&m);
+	clear_dirty(&m);
+	vm_do(&m, VM_WRITE, 0, 3000, 1);
+	scan(&m);
+	CHECK(gw_bitmap_test(&m.ram.block[0].dirty, 3000));
+out:
+	shutdown_vm(&m);
+}
+
+/* Page tables of the VM, in KiB. */
+static uint64_t tables(struct machine *m)
+{
+	unsigned long kib = 0;
+	char line[256];
+	FILE *f;
+
+	snprintf(line, sizeof(line), "/proc/%d/status", (int)m->pid);
+	f = fopen(line, "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "VmPTE: %lu", &kib) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return kib;
+}
+
+static void holes_get_no_page_tables(void)
+{
+	struct machine m;
+	uint64_t before;
+
+	boot(&m);
+	if (!open_tracker(&m))
+		goto out;
+	vm_do(&m, VM_WRITE, 0, 700, 1);
+	before = tables(&m);
+	CHECK(before > 0);
+	CHECK_OK(gw_track_start(m.t, &err), &err);
+	for (int i = 0; i < 3; i++)
+		scan(&m);
+	CHECK(tables(&m) == before);
+	/* As many as the VM needs itself. */
+	for (uint64_t page = 512; page < 8 * 512; page += 512)
+		vm_do(&m, VM_WRITE, 0, page, 1);
+	before = tables(&m);
+	scan(&m);
+	CHECK(tables(&m) == before);
+	CHECK(dirty(&m) == 7);
+out:
 	shutdown_vm(&m);
 }
 
@@ -877,6 +1127,7 @@ static void foreign_process_is_explained(void)
 
 static int handler_breaks(struct machine *m)
 {
+	vm_do(m, VM_WRITE, 0, 3, 1000); /* of holes nothing is protected */
 	if (gw_track_open("uffd-wp", &m->config, &m->t, &err) ||
 	    gw_track_start(m->t, &err))
 		return 1;
@@ -923,9 +1174,8 @@ static bool maps_huge_pages(pid_t pid)
 }
 
 /* Transparent huge pages: tmpfs with huge=always, if we may mount. */
-static void huge_tmpfs_is_tracked_by_4k(void)
+static int huge_tmpfs(void)
 {
-	struct machine m;
 	int file = -1;
 	char path[64];
 
@@ -939,11 +1189,24 @@ static void huge_tmpfs_is_tracked_by_4k(void)
 		syscall(SYS_umount2, path, 2 /* MNT_DETACH */);
 	}
 	rmdir(path);
-	if (file < 0 || ftruncate(file, VM_FILE_SIZE))
+	if (file >= 0 && !ftruncate(file, VM_FILE_SIZE) &&
+	    !fcntl(file, F_SETFD, 0))
+		return file;
+	if (file >= 0)
+		close(file);
+	return -1;
+}
+
+static void huge_tmpfs_is_tracked_by_4k(void)
+{
+	struct machine m;
+	int file = huge_tmpfs();
+
+	if (file < 0)
 		SKIP("cannot mount a tmpfs with huge=always");
-	fcntl(file, F_SETFD, 0);
 	boot_with(&m, file, PAGE);
-	vm_do(&m, VM_WRITE, 0, 0, 4096); /* populated as huge pages */
+	fill_from_outside(&m); /* populated as huge pages */
+	vm_do(&m, VM_WRITE, 0, 0, 4096);
 	if (!maps_huge_pages(m.pid)) {
 		shutdown_vm(&m);
 		SKIP("the kernel gave no transparent huge pages");
@@ -956,6 +1219,21 @@ static void huge_tmpfs_is_tracked_by_4k(void)
 		run_writers(&m, 3);
 		precopy(&m, 8);
 	}
+	shutdown_vm(&m);
+}
+
+/* What was a hole at the start comes as a huge page, mapped as one. */
+static void sparse_huge_tmpfs_is_never_missed(void)
+{
+	int file = huge_tmpfs();
+	struct machine m;
+
+	if (file < 0)
+		SKIP("cannot mount a tmpfs with huge=always");
+	boot_with(&m, file, PAGE);
+	kind = "pagemap-scan"; /* uffd-wp: see data-flow.md, Huge pages */
+	if (open_tracker(&m))
+		sparse_rounds(&m, sparse_ms());
 	shutdown_vm(&m);
 }
 
@@ -1063,6 +1341,9 @@ static void run_all(const char *name)
 	RUN_KIND(quiet_vm_is_reported_exactly);
 	RUN_KIND(scans_only_add);
 	RUN_KIND(random_writers_are_never_missed);
+	RUN_KIND(sparse_memory_is_never_missed);
+	RUN_KIND(new_data_is_reported_exactly);
+	RUN_KIND(holes_get_no_page_tables);
 	RUN_KIND(zapped_pages_are_reported);
 	RUN_KIND(punched_pages_are_watched);
 	RUN_KIND(hot_pages_with_tight_scans);
@@ -1095,6 +1376,7 @@ int main(int argc, char **argv)
 		RUN(foreign_process_is_explained);
 		RUN(broken_handler_frees_the_guest);
 		RUN(huge_tmpfs_is_tracked_by_4k);
+		RUN(sparse_huge_tmpfs_is_never_missed);
 		RUN(unknown_tracker_is_a_usage_error);
 	}
 	return test_done();

@@ -56,13 +56,15 @@ enum vm_op {
 	VM_HELLO,   /* -> value[]: addresses */
 	VM_UFFD,    /* block: purpose -> fd, value[0]: used */
 	VM_RELEASE, /* block: purpose */
-	VM_RUN,	    /* npages: threads; seed; block: 0 all RAM, 1 hot */
+	VM_RUN,	    /* npages: threads; seed; block: enum vm_writers */
 	VM_STOP,    /* -> value[0]: operations done */
 	VM_WRITE,   /* bytes in npages pages, each value[0]-th from page on */
 	VM_READ,
 	VM_ZAP, /* MADV_DONTNEED: the content stays in the file */
 	VM_PUNCH, /* the content goes, as with free-page reporting */
 };
+
+enum vm_writers { VM_ALL_RAM, VM_HOT, VM_SPARSE };
 
 struct vm_msg {
 	int op;
@@ -123,7 +125,8 @@ static struct {
 	int file, scratch;
 	size_t page_size;
 	int kept[3]; /* by purpose, as the agent keeps them; 0: none */
-	bool stop, hot; /* stop: atomic */
+	bool stop; /* atomic */
+	enum vm_writers writers;
 	pthread_t thread[16];
 	unsigned int nthreads;
 	uint64_t seed, ops;
@@ -210,14 +213,77 @@ static void vm_hot_op(uint64_t *s)
 	vm_poke(vm.mem[0] + test_rand(s) % 24 * 40 * PAGE, 1, s);
 }
 
+static int vm_give_back(unsigned int b, size_t at, size_t len)
+{
+	off_t offset = (off_t)(vm_offset((int)b, vm.page_size) + at);
+	int r = fallocate(vm.file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			  offset, (off_t)len);
+
+	return r | madvise(vm.mem[b] + at, len, MADV_DONTNEED);
+}
+
+/* Memory that is mostly holes: used, given back, used again, swapped out,
+ * allocated without use, looked at. */
+static void vm_sparse_op(uint64_t *s)
+{
+	unsigned int b = test_rand(s) % 8 < 6 ? 0 : test_rand(s) % NBLOCKS;
+	uint8_t *mem = vm.mem[b];
+	size_t len = vm_blocks[b].length, at = test_rand(s) % len & -PAGE;
+	size_t n = test_rand(s) % (16 * PAGE);
+
+	n = n < len - at ? n : len - at;
+	switch (test_rand(s) % 16) {
+	case 0: /* several page tables */
+		n = (PAGE + test_rand(s) % (3 * HUGE_PAGE)) & -PAGE;
+		vm_give_back(b, at, n < len - at ? n : len - at);
+		break;
+	case 1: /* one, wholly */
+		at &= -HUGE_PAGE;
+		vm_give_back(b, at,
+			     HUGE_PAGE < len - at ? HUGE_PAGE : len - at);
+		break;
+	case 2:
+		vm_give_back(b, at, PAGE);
+		break;
+	case 3:
+		if (b == 0)
+			vm_write_and_zap(mem, len, s);
+		break;
+	case 4:
+		madvise(mem + at, PAGE + n, MADV_DONTNEED);
+		break;
+	case 5:
+		vm_peek(mem + at);
+		break;
+	case 6:
+		vm_pread(mem + at, n, s);
+		break;
+	case 7:
+		fallocate(vm.file, FALLOC_FL_KEEP_SIZE,
+			  (off_t)(vm_offset((int)b, vm.page_size) + at),
+			  (off_t)PAGE);
+		break;
+	case 8: /* does nothing where there is no swap */
+		madvise(mem + (at & -HUGE_PAGE), PAGE, MADV_PAGEOUT);
+		break;
+	case 9:
+		vm_poke(mem + at, n, s);
+		break;
+	default:
+		vm_poke(mem + at + test_rand(s) % PAGE, 1, s);
+	}
+}
+
 static void *vm_writer(void *arg)
 {
 	uint64_t s = vm.seed + (uintptr_t)arg * 7919, n = 0;
 
 	/* On a busy machine, too, each does something. */
 	while (n < 50 || !__atomic_load_n(&vm.stop, __ATOMIC_RELAXED)) {
-		if (vm.hot)
+		if (vm.writers == VM_HOT)
 			vm_hot_op(&s);
+		else if (vm.writers == VM_SPARSE)
+			vm_sparse_op(&s);
 		else
 			vm_random_op(&s);
 		if (++n % 32 == 0)
@@ -258,8 +324,6 @@ static void vm_touch(struct vm_msg *m)
 
 static int vm_serve(struct vm_msg *m)
 {
-	off_t at = (off_t)(vm_offset((int)m->block % NBLOCKS, vm.page_size) +
-			   m->page * PAGE);
 	uint8_t *p = vm.mem[m->block % NBLOCKS] + m->page * PAGE;
 
 	switch (m->op) {
@@ -276,7 +340,7 @@ static int vm_serve(struct vm_msg *m)
 		break;
 	case VM_RUN:
 		__atomic_store_n(&vm.stop, false, __ATOMIC_RELAXED);
-		vm.hot = m->block;
+		vm.writers = (enum vm_writers)m->block;
 		vm.seed = m->seed;
 		vm.ops = 0;
 		for (vm.nthreads = 0; vm.nthreads < m->npages; vm.nthreads++)
@@ -297,11 +361,8 @@ static int vm_serve(struct vm_msg *m)
 		m->result = madvise(p, m->npages * PAGE, MADV_DONTNEED);
 		break;
 	case VM_PUNCH:
-		m->result = fallocate(vm.file,
-				      FALLOC_FL_PUNCH_HOLE |
-					      FALLOC_FL_KEEP_SIZE,
-				      at, (off_t)(m->npages * PAGE));
-		m->result |= madvise(p, m->npages * PAGE, MADV_DONTNEED);
+		m->result = vm_give_back(m->block, m->page * PAGE,
+					 m->npages * PAGE);
 		break;
 	}
 	return -1;
