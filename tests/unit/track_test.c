@@ -1237,6 +1237,20 @@ static void sparse_huge_tmpfs_is_never_missed(void)
 	shutdown_vm(&m);
 }
 
+static void uffd_wp_refuses_a_huge_tmpfs(void)
+{
+	int file = huge_tmpfs();
+	struct machine m;
+	struct gw_track *t;
+
+	if (file < 0)
+		SKIP("cannot mount a tmpfs with huge=always");
+	boot_with(&m, file, PAGE);
+	CHECK(gw_track_open("uffd-wp", &m.config, &t, &err) == -ENOTSUP && !t);
+	CHECK(strstr(err.msg, "huge=never"));
+	shutdown_vm(&m);
+}
+
 static void unknown_tracker_is_a_usage_error(void)
 {
 	struct machine m;
@@ -1377,6 +1391,7 @@ int main(int argc, char **argv)
 		RUN(broken_handler_frees_the_guest);
 		RUN(huge_tmpfs_is_tracked_by_4k);
 		RUN(sparse_huge_tmpfs_is_never_missed);
+		RUN(uffd_wp_refuses_a_huge_tmpfs);
 		RUN(unknown_tracker_is_a_usage_error);
 	}
 	return test_done();
