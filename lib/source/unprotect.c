@@ -58,6 +58,7 @@ int gw_protect_hand_over(struct gw_source *s, struct gw_error *err)
 	p->handed = true;
 	s->c.chan->stop = NULL; /* the lease says nothing any more */
 	r = gw_source_say_go(s, p->running, err);
+	gw_pause_at(GW_PAUSE_SOURCE_GO);
 	if (!r)
 		r = gw_source_peer_wait(s, GW_RECORD_RUNNING, limit_ms,
 					"confirm that the VM runs", err);
