@@ -88,11 +88,10 @@ int gw_pause_configure(const char *points, struct gw_error *err)
 	for (const char *p = points ? points : ""; *p;) {
 		size_t n = strcspn(p, ",@");
 		int i = find(p, n);
-		const char *end;
+		const char *end = i < GW_PAUSE_POINTS ?
+					  count(p + n, &left[i]) :
+					  NULL;
 
-		if (i == GW_PAUSE_POINTS)
-			return unknown(p, n, err);
-		end = count(p + n, &left[i]);
 		if (!end)
 			return unknown(p, strcspn(p, ","), err);
 		wanted |= 1u << i;

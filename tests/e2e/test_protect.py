@@ -13,8 +13,8 @@ import time
 
 import pytest
 
-from harness import (FAILED, OK, UNCERTAIN, USAGE, each_version, pausing,
-                     said, wait_until)
+from harness import (FAILED, OK, UNCERTAIN, USAGE, assert_one_story,
+                     each_version, pausing, said, wait_until)
 
 GUEST = "gw.tick=20 gw.dirty=16:2000"
 TIMEOUT = 2  # seconds; machines are shared
@@ -182,7 +182,8 @@ def assert_goes_on(a, b, least):
     numbers = [t.n for t in after]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), \
         numbers
-    assert least < numbers[0] <= before[-1].n + 1, (least, numbers[0],
+    # The first half of a tick may be on the other's console.
+    assert least < numbers[0] <= before[-1].n + 2, (least, numbers[0],
                                                     before[-1])
     assert {t.sum for t in before} == {t.sum for t in after}
     assert after[-1].bad == 0
@@ -379,10 +380,7 @@ def test_ctrl_c_at_the_standby(env):
 def one_story(a, b):
     """Not a tick lost or repeated."""
     b.wait_more_ticks(10)
-    ticks = a.ticks() + b.ticks()
-    assert [t.n for t in ticks] == list(range(ticks[0].n,
-                                              ticks[0].n + len(ticks)))
-    assert ticks[-1].bad == 0 and len({t.sum for t in ticks}) == 1
+    assert_one_story(a, b)
 
 
 @pytest.mark.parametrize("qemu", each_version(), indirect=True)
