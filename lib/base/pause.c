@@ -42,7 +42,7 @@ static const char *const names[GW_PAUSE_POINTS] = {
 };
 
 unsigned int gw_pause_wanted;
-static unsigned long left[GW_PAUSE_POINTS]; /* times to come by, then it is it */
+static unsigned long left[GW_PAUSE_POINTS]; /* times to come by until then */
 
 static int unknown(const char *name, size_t n, struct gw_error *err)
 {
@@ -88,9 +88,8 @@ int gw_pause_configure(const char *points, struct gw_error *err)
 	for (const char *p = points ? points : ""; *p;) {
 		size_t n = strcspn(p, ",@");
 		int i = find(p, n);
-		const char *end = i < GW_PAUSE_POINTS ?
-					  count(p + n, &left[i]) :
-					  NULL;
+		const char *end =
+			i < GW_PAUSE_POINTS ? count(p + n, &left[i]) : NULL;
 
 		if (!end)
 			return unknown(p, strcspn(p, ","), err);
