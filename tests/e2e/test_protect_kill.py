@@ -22,8 +22,8 @@ from test_protect import (GUEST, TIMEOUT, Protected, Watch, assert_goes_on,
                           one_story)
 
 TABLES = os.path.join(harness.TOP, "docs", "internals", "protect.md")
-STATUS = {"runs": "running", "paused": "paused", "waits": "inmigrate",
-          "dead": "dead"}
+STATUS = {"runs": ["running"], "paused": ["paused", "postmigrate"],
+          "waits": ["inmigrate"], "dead": ["dead"]}
 VICTIMS = {"The primary's host dies": "host",
            "The primary's godwit dies": "primary",
            "The primary's QEMU dies": "qemu",
@@ -47,8 +47,8 @@ class Row:
         self.victim, self.at = victim, at
         self.point, _, count = at.partition("@")
         self.number = int(count or 1) + (self.point in LATER)
-        self.primary = [STATUS[x] for x in primary.split(" or ")]
-        self.standby = [STATUS[x] for x in standby.split(" or ")]
+        self.primary = [s for x in primary.split(" or ") for s in STATUS[x]]
+        self.standby = [s for x in standby.split(" or ") for s in STATUS[x]]
         self.primary_exit = self.exits(primary_exit)
         self.standby_exit = self.exits(standby_exit)
         self.have = have.split(" or ")
@@ -229,7 +229,7 @@ class Scene(Protected):
 
 def assert_said(s, a):
     """What the operator is told of a VM that stands at the primary."""
-    if a != "paused":
+    if a not in STATUS["paused"]:
         return
     note = s.env.list()[s.a.name]["handover"]
     assert note and note["phase"] in ("fenced", "source"), (note, s.words())
