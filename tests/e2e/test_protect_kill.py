@@ -16,7 +16,7 @@ import time
 import pytest
 
 import harness
-from harness import (OK, UNCERTAIN, assert_one_story, is_paused, said, table,
+from harness import (OK, UNCERTAIN, assert_one_story, is_paused, table,
                      wait_until)
 from test_protect import (GUEST, TIMEOUT, Protected, Watch, assert_goes_on,
                           one_story)
@@ -234,7 +234,7 @@ def assert_said(s, a):
     note = s.env.list()[s.a.name]["handover"]
     assert note and note["phase"] in ("fenced", "source"), (note, s.words())
     if s.primary.proc.poll() == UNCERTAIN:
-        assert f"godwit resume {s.a.name}" in said(s.primary), s.words()
+        assert f"godwit resume {s.a.name}" in s.primary.stderr(), s.words()
 
 
 def assert_from(s, done):
