@@ -274,8 +274,8 @@ def resume(s):
         had = again(s)
         numbers = s.row.checkpoints()
         assert had in numbers or None in numbers, (had, s.words())
-        s.standby.kill()
-        s.standby.wait(60)
+    s.standby.kill()  # it would replace its QEMU
+    s.standby.wait(60)
     s.b.kill()
     g = s.env.godwit("resume", s.a.name, "--yes")
     assert g.wait(60) == OK, g.stdout() + g.stderr() + s.words()
@@ -325,11 +325,11 @@ def play(stage, row, protect=False, decide="failover"):
         s.watch.end()
         assert_said(s, a)
         way_out(s, a, b, protect, decide)
-        if not stage.whole or stage.at is not s.b:
-            s.b.kill()
     finally:
         s.watch.quit.set()
         s.close()
+    if not stage.whole or stage.at is not s.b:
+        s.b.kill()
 
 
 # --- the rows -------------------------------------------------------------
