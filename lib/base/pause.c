@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -41,6 +42,7 @@ static const char *const names[GW_PAUSE_POINTS] = {
 };
 
 unsigned int gw_pause_wanted;
+static unsigned long left[GW_PAUSE_POINTS]; /* times to come by until then */
 
 static int unknown(const char *name, size_t n, struct gw_error *err)
 {
@@ -57,21 +59,42 @@ static int unknown(const char *name, size_t n, struct gw_error *err)
 			  (int)n, name, all);
 }
 
+/* [@name, @name + @n), without @N. Return: which; GW_PAUSE_POINTS: none. */
+static int find(const char *name, size_t n)
+{
+	int i = 0;
+
+	while (i < GW_PAUSE_POINTS &&
+	       (strlen(names[i]) != n || memcmp(names[i], name, n)))
+		i++;
+	return i;
+}
+
+/* "@N" at @p, or nothing. Return: what is behind it; NULL: not that. */
+static const char *count(const char *p, unsigned long *n)
+{
+	char *end = (char *)p;
+
+	*n = 1;
+	if (*p == '@')
+		*n = strtoul(p + 1, &end, 10);
+	return *n && (!*end || *end == ',') ? end : NULL;
+}
+
 int gw_pause_configure(const char *points, struct gw_error *err)
 {
 	unsigned int wanted = 0;
 
 	for (const char *p = points ? points : ""; *p;) {
-		size_t n = strcspn(p, ",");
-		int i = 0;
+		size_t n = strcspn(p, ",@");
+		int i = find(p, n);
+		const char *end =
+			i < GW_PAUSE_POINTS ? count(p + n, &left[i]) : NULL;
 
-		while (i < GW_PAUSE_POINTS &&
-		       (strlen(names[i]) != n || memcmp(names[i], p, n)))
-			i++;
-		if (i == GW_PAUSE_POINTS)
-			return unknown(p, n, err);
+		if (!end)
+			return unknown(p, strcspn(p, ","), err);
 		wanted |= 1u << i;
-		p += n + (p[n] == ',');
+		p = end + (*end == ',');
 	}
 	gw_pause_wanted = wanted;
 	return 0;
@@ -82,7 +105,7 @@ void gw_pause_now(enum gw_pause_point p)
 	char line[64];
 	int n;
 
-	if (!(gw_pause_wanted & 1u << p))
+	if (!(gw_pause_wanted & 1u << p) || --left[p])
 		return;
 	gw_pause_wanted &= ~(1u << p);
 	n = snprintf(line, sizeof(line), "paused at %s\n", names[p]);

@@ -4,7 +4,8 @@
  * that it can kill a process exactly there. Inert unless gw_pause_configure()
  * was given points (the command line passes on GODWIT_TEST_PAUSE); then the
  * process says "paused at POINT" on stderr and stops itself (SIGSTOP) until
- * SIGCONT, once per point. What each point means: docs/internals/hand-over.md.
+ * SIGCONT, once per point: the first time that it comes by, or with POINT@N
+ * the Nth. What each point means: docs/internals/hand-over.md.
  */
 #ifndef GW_BASE_PAUSE_H
 #define GW_BASE_PAUSE_H
@@ -44,7 +45,7 @@ enum gw_pause_point {
 
 extern unsigned int gw_pause_wanted; /* bit per point; set once at start */
 
-/* @points: "source:ready" or "source:ready,dest:go"; NULL: none.
+/* @points: "source:ready" or "source:ready,standby:done@5"; NULL: none.
  * Return: 0, -EINVAL (GW_FAULT_USAGE) with the names there are. */
 int gw_pause_configure(const char *points, struct gw_error *err) GW_MUST_CHECK;
 

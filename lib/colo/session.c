@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/pause.h"
 #include "base/scope.h"
 #include "colo/keeper.h"
 #include "dest/dest.h"
@@ -19,7 +20,10 @@ static int place_room(struct gw_place *base, int block, uint64_t first,
 {
 	struct gw_standby_place *p = (struct gw_standby_place *)base;
 
-	return gw_store_room(p->store, p->block[block], first, n, host, err);
+	int r = gw_store_room(p->store, p->block[block], first, n, host, err);
+
+	gw_pause_at(GW_PAUSE_DEST_BULK);
+	return r;
 }
 
 static int place_zeros(struct gw_place *base, int block, uint64_t first,

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "base/pause.h"
 #include "dest/internal.h"
 
 struct gw_dest_keep {
@@ -244,6 +245,7 @@ static int go(struct gw_dest *d, const struct gw_record *rec,
 	if (r)
 		return r;
 	ended(d, GW_DEST_KEPT_GO);
+	gw_pause_at(GW_PAUSE_DEST_GO);
 	r = k->go(k->arg, err);
 	if (r)
 		return r;

@@ -123,6 +123,9 @@ static int send_checkpoint(struct gw_source *s, struct gw_checkpoint *c,
 
 	if (!r)
 		r = send_state(s, st, err);
+	/* One that is known to be gone need not be fenced off. */
+	if (!r)
+		r = s->to->check(s, err);
 	if (r)
 		return r;
 	c->seq = ++p->seq;

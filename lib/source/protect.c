@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/live.h"
+#include "base/pause.h"
 #include "base/scope.h"
 #include "source/join.h"
 
@@ -216,6 +217,7 @@ static int copy_all(struct gw_source *s, struct gw_error *err)
 
 	gw_progress_status(s->c.progress, GODWIT_STATUS_ACTIVE);
 	r = gw_source_pass_first(s, err);
+	gw_pause_at(GW_PAUSE_SOURCE_PASS);
 	for (int i = 0; !r && i < MAX_PASSES; i++) {
 		r = gw_source_pass_pace(s, err);
 		if (!r)

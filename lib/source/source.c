@@ -278,6 +278,8 @@ int gw_source_run(const struct gw_source_config *c, struct gw_error *err)
 		r = c->protect ? gw_source_protect(s, &undo, err) :
 				 move(s, err);
 	gw_source_hints_end(s);
+	if (r && undo && s->protect)
+		r = gw_source_protect_explain(s, r, err);
 	if (r && undo)
 		fall_back(s, err);
 	else /* not while it stands: that would be downtime */

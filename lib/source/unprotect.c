@@ -58,6 +58,7 @@ int gw_protect_hand_over(struct gw_source *s, struct gw_error *err)
 	p->handed = true;
 	s->c.chan->stop = NULL; /* the lease says nothing any more */
 	r = gw_source_say_go(s, p->running, err);
+	gw_pause_at(GW_PAUSE_SOURCE_GO);
 	if (!r)
 		r = gw_source_peer_wait(s, GW_RECORD_RUNNING, limit_ms,
 					"confirm that the VM runs", err);
@@ -107,12 +108,13 @@ static bool settle(struct gw_source *s)
 
 /* --- what is said --------------------------------------------------------- */
 
-/* A write that the end of the lease cut short only knows that it was. */
-static void explain(struct gw_source *s, struct gw_error *err)
+int gw_source_protect_explain(struct gw_source *s, int r, struct gw_error *err)
 {
-	if (err->fault == GW_FAULT_CANCELLED &&
-	    !gw_cancel_requested(s->c.cancel))
-		gw_protect_lease_error(s, err);
+	if (err->fault != GW_FAULT_CANCELLED ||
+	    !gw_cancel_requested(&s->protect->stop) ||
+	    gw_cancel_requested(s->c.cancel))
+		return r;
+	return gw_protect_lease_error(s, err);
 }
 
 static int cannot_run(struct gw_source *s, struct gw_error *err, int r,
@@ -249,7 +251,7 @@ static int end_badly(struct gw_source *s, int r, struct gw_error *err)
 	if (vm_is_dead(s, r))
 		return vm_died(s, err);
 	gw_track_stop(s->track);
-	explain(s, err);
+	(void)gw_source_protect_explain(s, r, err);
 	if (err->fault == GW_FAULT_CANCELLED)
 		gw_progress_status(s->c.progress, GODWIT_STATUS_CANCELLING);
 	if (settle(s))

@@ -497,6 +497,35 @@ def ram_in_use(guest):
     raise AssertionError(f"no RAM file in {guest.name}")
 
 
+@contextlib.contextmanager
+def pausing(env, point):
+    """What is started within stops itself at @point (lib/base/pause.h)."""
+    if point:
+        env.environ["GODWIT_TEST_PAUSE"] = point
+    yield
+    env.environ.pop("GODWIT_TEST_PAUSE", None)
+
+
+def stopped(g):
+    """Is the process stopped by a signal?"""
+    with open(f"/proc/{g.pid}/stat") as f:
+        return f.read().rsplit(")", 1)[1].split()[0] == "T"
+
+
+def is_paused(g):
+    """Does it stand at its point?"""
+    return "paused at " in g.stderr() and stopped(g)
+
+
+def table(text, title):
+    """The cells of the table below a heading, without its two first rows."""
+    part = re.search(rf"^#+ {re.escape(title)}$(.*?)(?=^#|\Z)", text,
+                     re.M | re.S)[1]
+    rows = [[c.strip() for c in line.strip().strip("|").split("|")]
+            for line in part.splitlines() if line.startswith("|")]
+    return rows[2:]
+
+
 def said(godwit):
     """Its own words: the last line of stderr, and no log."""
     lines = [x for x in godwit.stderr().splitlines()

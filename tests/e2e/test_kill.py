@@ -9,7 +9,6 @@ godwit at the point (lib/base/pause.h); then it happens there.
 """
 import contextlib
 import os
-import re
 import select
 import signal
 import socket
@@ -21,7 +20,8 @@ import time
 import pytest
 
 import harness
-from harness import OK, assert_one_story, wait_until
+from harness import (OK, assert_one_story, is_paused, pausing, table,
+                     wait_until)
 
 TABLES = os.path.join(harness.TOP, "docs", "internals", "hand-over.md")
 STATUS = {"runs": "running", "waits": "inmigrate", "paused": "paused",
@@ -35,15 +35,6 @@ VICTIMS = {"The source's godwit is killed": "source-godwit",
 
 
 # --- the tables -----------------------------------------------------------
-
-def section(text, title):
-    """The cells of the table below a heading, without its two first rows."""
-    part = re.search(rf"^#+ {re.escape(title)}$(.*?)(?=^#|\Z)", text,
-                     re.M | re.S)[1]
-    rows = [[c.strip() for c in line.strip().strip("|").split("|")]
-            for line in part.splitlines() if line.startswith("|")]
-    return rows[2:]
-
 
 class Row:
     """What is to happen when @victim dies while the move is at @at."""
@@ -69,14 +60,14 @@ def read_rows():
         text = f.read()
     return [Row(victim, at, *rest)
             for title, victim in VICTIMS.items()
-            for points, *rest in section(text, title)
+            for points, *rest in table(text, title)
             for at in points.split(", ")]
 
 
 def read_sayings():
     with open(TABLES) as f:
         return [(who, int(code), [STATUS[x] for x in vm.split(", ")], text)
-                for who, code, vm, text in section(f.read(), "What they say")]
+                for who, code, vm, text in table(f.read(), "What they say")]
 
 
 ROWS = {repr(r): r for r in read_rows()}
@@ -216,20 +207,6 @@ def stages(tmp_path_factory):
         stage.env.close()
 
 
-@contextlib.contextmanager
-def pausing(env, point):
-    if point:
-        env.environ["GODWIT_TEST_PAUSE"] = point
-    yield
-    env.environ.pop("GODWIT_TEST_PAUSE", None)
-
-
-def stopped(g):
-    """Is the process stopped by a signal?"""
-    with open(f"/proc/{g.pid}/stat") as f:
-        return f.read().rsplit(")", 1)[1].split()[0] == "T"
-
-
 class Move:
     """A move that stops at a point. The rest is up to the test."""
 
@@ -266,7 +243,7 @@ class Move:
     def wait_paused(self, g):
         def there():
             assert g.proc.poll() is None, self.words()
-            return "paused at " in g.stderr() and stopped(g)
+            return is_paused(g)
         wait_until("paused godwit", there)
 
     def read_settings(self, guest=None):
@@ -435,8 +412,10 @@ def test_soak_every_row_and_the_way_out(stages, version, row):
 
 def test_the_tables_have_every_point():
     with open(TABLES) as f:
-        points = {p.strip("`"): what for p, what
-                  in section(f.read(), "The points")}
+        text = f.read()
+    points = {p.strip("`"): what for p, what in table(text, "The points")}
+    others = [p.strip("`") for p, _ in table(text,
+                                             "The points of a protection")]
     assert len(points) == 19
     # those of disks have a table of their own, in test_disks.py
     always = [p for p, what in points.items() if "--disks" not in what]
@@ -448,7 +427,8 @@ def test_the_tables_have_every_point():
                        text=True, timeout=60,
                        env=dict(os.environ, GODWIT_TEST_PAUSE="nowhere"))
     assert g.returncode == harness.USAGE
-    assert g.stderr.split("there are ")[1].strip().split(", ") == list(points)
+    assert set(g.stderr.split("there are ")[1].strip().split(", ")) == \
+        {*points, *others}
 
 
 # --- what no row says -----------------------------------------------------

@@ -43,6 +43,9 @@
  *			rewritten at random, each checked before that, and all
  *			of them in order (counted as direct=). O_DIRECT;
  *			BLOCKS_PER_S 0 (the default) is full speed
+ *   gw.serve=1		Ethernet frames of type 88b5 on any network: a request is
+ *			any 8 bytes; the answer is they and how many answers
+ *			there were so far (big endian), kept in memory
  *
  * Theory of operation: the threads share nothing but the counters.  The ticker
  * also re-reads the file and the touched memory, a slice per tick.  The writer
@@ -57,9 +60,13 @@
  * page that only the disk wrote is what a migration easily loses.
  */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/if_packet.h>
+#include <net/ethernet.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdarg.h>
@@ -69,6 +76,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/reboot.h>
+#include <sys/socket.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
 #include <termios.h>
@@ -85,6 +93,7 @@
 #define FILE_SEED	0x656c6966ULL
 #define TOUCH_SEED	0x686375746fULL
 #define DISK_PATH	"/dev/vda"
+#define SERVE_TYPE	0x88b5		/* for local experiments */
 #define RING		16		/* buffers of a reader */
 #define SWEEP_EVERY	4		/* writes per page checked in order */
 #define SPARE_MIB	24		/* for the kernel to go on with */
@@ -112,6 +121,7 @@ static struct {
 	uint64_t direct_threads;
 	uint64_t disk_mib;
 	uint64_t disk_rate;
+	uint64_t serve;
 } conf = {
 	.tick_ms = 100,
 	.file_mib = 4,
@@ -874,6 +884,39 @@ static void *disk_run(void *arg)
 	return arg;
 }
 
+/* The server ------------------------------------------------------------- */
+
+struct request {
+	unsigned char number[8];
+	uint64_t counter;	/* big endian, in an answer */
+	unsigned char pad[30];	/* as short as a frame may be */
+};
+
+static void *serve_run(void *arg)
+{
+	int fd = socket(AF_PACKET, SOCK_DGRAM, htons(SERVE_TYPE));
+	uint64_t counter = 0;
+
+	if (fd < 0)
+		give_up("gw.serve: %s", strerror(errno));
+	for (;;) {
+		struct request r = { 0 };
+		struct sockaddr_ll from;
+		socklen_t len = sizeof(from);
+		ssize_t n = recvfrom(fd, &r, sizeof(r), 0,
+				     (struct sockaddr *)&from, &len);
+
+		if (n < (ssize_t)sizeof(r.number) ||
+		    from.sll_pkttype == PACKET_OUTGOING)
+			continue;
+		r.counter = htobe64(++counter);
+		/* a full queue loses it, as networks do */
+		(void)!sendto(fd, &r, sizeof(r), MSG_DONTWAIT,
+			      (struct sockaddr *)&from, len);
+	}
+	return arg;
+}
+
 /* Ticks ------------------------------------------------------------------ */
 
 static void __attribute__((noreturn)) tick_run(void)
@@ -962,6 +1005,7 @@ static void parse_option(const char *option)
 		  { &conf.direct_kib, &conf.direct_threads }, 2 },
 		{ "disk", "MIB[:BLOCKS_PER_S]",
 		  { &conf.disk_mib, &conf.disk_rate }, 2 },
+		{ "serve", "0|1", { &conf.serve }, 1 },
 	};
 	size_t len = strcspn(option, "=");
 
@@ -1058,5 +1102,7 @@ int main(void)
 	direct_start();
 	if (conf.disk_mib)
 		start(disk_run, NULL);
+	if (conf.serve)
+		start(serve_run, NULL);
 	tick_run();
 }
