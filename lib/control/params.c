@@ -123,7 +123,7 @@ const struct gw_param gw_params[] = {
 	  GW_USE_STANDBY, "keep the checkpoint in this file, not in memory" },
 	{ "cache-sync", GW_PARAM_BOOL, AT(cache_sync), "off", NULL, NULL, NULL,
 	  GW_USE_STANDBY,
-	  "wait for the disk at each checkpoint: it outlives a power failure" },
+	  "wait for the disk: it outlives a power failure" },
 	{ "flush-threads", GW_PARAM_COUNT, AT(flush_threads), "0", "0", "64",
 	  NULL, GW_USE_STANDBY,
 	  "threads that copy a checkpoint into the RAM; 0: one per CPU" },

@@ -363,8 +363,11 @@ def inn(nest):
 def empty(dest):
     """It waits as before, and has given all its memory back."""
     folder = f"/proc/{dest.pid}/fd"
-    used = [os.stat(f"{folder}/{fd}").st_blocks for fd in os.listdir(folder)
-            if "memfd:godwit-" in os.readlink(f"{folder}/{fd}")]
+    used = []
+    for fd in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            if "memfd:godwit-" in os.readlink(f"{folder}/{fd}"):
+                used.append(os.stat(f"{folder}/{fd}").st_blocks)
     assert used
     return dest.status() == "inmigrate" and not any(used)
 
