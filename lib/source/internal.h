@@ -182,8 +182,8 @@ int gw_source_protect_join(struct gw_source *s, const struct gw_hello *theirs,
  * else can have the VM; otherwise it is over, and what became of the VM is in
  * @err. */
 int gw_source_protect(struct gw_source *s, bool *undo, struct gw_error *err);
-/* unprotect.c: a write that the end of the lease cut short only knows that it
- * was: then why that ended. Return: @r, or what came of it. */
+/* unprotect.c: a write that the end of the lease cut short, or a VM that was
+ * fenced, only knows that it was: then why. Return: @r, or what came of it. */
 int gw_source_protect_explain(struct gw_source *s, int r, struct gw_error *err);
 
 /* godwit.c */

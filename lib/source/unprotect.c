@@ -110,6 +110,13 @@ static bool settle(struct gw_source *s)
 
 int gw_source_protect_explain(struct gw_source *s, int r, struct gw_error *err)
 {
+	/* Fenced: its driver's words are for a VM that stays so. */
+	if (r == -EPERM)
+		return gw_fail(err, ETIMEDOUT,
+			       "there was no word of the standby %.150s for %lld ms, and the VM was stopped",
+			       s->c.chan->peer,
+			       (long long)(s->protect->fence_ns /
+					   GW_NS_PER_MS));
 	if (err->fault != GW_FAULT_CANCELLED ||
 	    !gw_cancel_requested(&s->protect->stop) ||
 	    gw_cancel_requested(s->c.cancel))
