@@ -188,9 +188,17 @@ int godwit_op_set(struct godwit_op *op, const char *name, const char *value,
 	return r;
 }
 
-static void set_peer(struct gw_vm *vm, const struct gw_chan *chan)
+struct gw_chan *gw_api_connect(struct godwit_op *op, const char *uri,
+			       struct gw_error *err)
 {
-	snprintf(vm->peer, sizeof(vm->peer), "%s", chan->peer);
+	struct gw_chan *c = gw_chan_connect(uri,
+					    op->params.connect_timeout_ns /
+						    GW_NS_PER_MS,
+					    &op->cancel, err);
+
+	if (c)
+		snprintf(op->vm->peer, sizeof(op->vm->peer), "%s", c->peer);
+	return c;
 }
 
 /* Both sides talk: a file has nobody at the other end. */
@@ -310,12 +318,9 @@ int godwit_migrate(struct godwit_op *op, const char *uri,
 	r = gw_api_check_migrate(op, uri, e);
 	if (r)
 		return r;
-	c.chan = gw_chan_connect(uri,
-				 op->params.connect_timeout_ns / GW_NS_PER_MS,
-				 &op->cancel, e);
+	c.chan = gw_api_connect(op, uri, e);
 	if (!c.chan)
 		return -e->code;
-	set_peer(op->vm, c.chan);
 	if (op->params.to_qemu && !op->params.native)
 		return migrate_to_qemu(&c, e);
 	r = op->params.native ? gw_native_run(&c, e) : gw_source_run(&c, e);
@@ -334,9 +339,7 @@ int godwit_probe(struct godwit_op *op, const char *uri,
 	struct gw_hello h;
 	int r;
 
-	c.chan = gw_chan_connect(uri,
-				 op->params.connect_timeout_ns / GW_NS_PER_MS,
-				 &op->cancel, e);
+	c.chan = gw_api_connect(op, uri, e);
 	if (!c.chan)
 		return -e->code;
 	r = gw_source_probe(&c, &h, e);

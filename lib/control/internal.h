@@ -7,6 +7,7 @@
 
 #include "base/cancel.h"
 #include "base/progress.h"
+#include "chan/chan.h"
 #include "godwit.h"
 #include "hint/hint.h"
 #include "vm/vm.h"
@@ -22,6 +23,10 @@ struct godwit_op {
 
 /* Does it make sense where both sides talk? A file has nobody at its end. */
 int gw_api_check_uri(const char *uri, struct gw_error *err);
+
+/* Connect to @uri, and name the peer in op->vm. NULL with @err. */
+struct gw_chan *gw_api_connect(struct godwit_op *op, const char *uri,
+			       struct gw_error *err);
 
 /* Can it be moved at all? Before a peer is bothered. */
 int gw_api_check_migrate(struct godwit_op *op, const char *uri,

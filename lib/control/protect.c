@@ -57,12 +57,9 @@ int godwit_protect(struct godwit_op *op, const char *uri,
 
 	if (r)
 		return r;
-	c.chan = gw_chan_connect(uri,
-				 op->params.connect_timeout_ns / GW_NS_PER_MS,
-				 &op->cancel, e);
+	c.chan = gw_api_connect(op, uri, e);
 	if (!c.chan)
 		return -e->code;
-	snprintf(op->vm->peer, sizeof(op->vm->peer), "%s", c.chan->peer);
 	r = gw_source_run(&c, e);
 	gw_chan_close(c.chan);
 	return r;

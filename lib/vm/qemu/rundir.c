@@ -198,7 +198,6 @@ static bool is_ours(const char *name)
 	static const char *const files[] = { "vm.json",	    "monitors.cfg",
 					     "qmp.sock",    "status.sock",
 					     "front.sock",  "agent.sock",
-					     "standby.sock",
 					     "move.lock",   "handover.json",
 					     "nbd.sock",    "free-pages.sock",
 					     "guard.sock",  "standby.sock" };
