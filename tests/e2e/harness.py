@@ -497,6 +497,60 @@ def ram_in_use(guest):
     raise AssertionError(f"no RAM file in {guest.name}")
 
 
+class Stage:
+    """A guest that survives most rows of a table, in one QEMU after the
+    other. @kw: of the guest."""
+
+    def __init__(self, env, version, prefix, **kw):
+        self.env, self.prefix = env, prefix
+        self.kw = {"version": version, **kw}
+        self.count, self.at, self.whole = 0, None, False
+
+    def fresh(self, incoming=True):
+        self.count += 1
+        return self.env.guest(f"{self.prefix}{self.count}",
+                              incoming=incoming, **self.kw)
+
+    def board(self):
+        if not self.whole or not self.at:
+            if self.at:
+                self.at.kill()
+            self.at = self.fresh(incoming=False)
+            self.at.wait_tick(10)
+        self.whole = False  # until the test says so
+        return self.at
+
+    def stays(self):
+        self.at.wait_more_ticks(5)
+        assert_one_story(self.at)
+        self.whole = True
+
+    def arrived(self, guest):
+        self.at.kill()
+        self.at, self.whole = guest, True
+
+
+def stages(tmp_path_factory, name, make):
+    """For a fixture (yield from): a function that has the stage of a version
+    of QEMU, which make(env, version) makes when it is first asked for."""
+    import pytest
+    for path in (GODWIT, os.path.join(GUEST, "initrd.gz")):
+        if not os.path.exists(path):
+            pytest.skip(f"{path} is missing: run the tests by 'make check'")
+    made = {}
+
+    def get(version):
+        if not qemu_path(version):
+            pytest.skip(f"QEMU {version} could not be unpacked on this machine"
+                        f" (scripts/get-qemu {version} says why)")
+        if version not in made:
+            made[version] = make(Env(tmp_path_factory.mktemp(name)), version)
+        return made[version]
+    yield get
+    for stage in made.values():
+        stage.env.close()
+
+
 @contextlib.contextmanager
 def pausing(env, point):
     """What is started within stops itself at @point (lib/base/pause.h)."""

@@ -18,8 +18,8 @@ import threading
 import pytest
 
 import harness
-from harness import (CANCELLED, FAILED, OK, REFUSED, USAGE, assert_one_story,
-                     make_disk, qemu_img, wait_until)
+from harness import (FAILED, OK, REFUSED, USAGE, assert_one_story, is_paused,
+                     make_disk, pausing, qemu_img, wait_until)
 
 TABLES = os.path.join(harness.TOP, "docs", "internals", "hand-over.md")
 APPEND = "gw.tick=20 gw.dirty=16:2000 gw.disk={}"
@@ -289,11 +289,6 @@ class Relay:
         self.cut()
 
 
-def stopped(g):
-    with open(f"/proc/{g.pid}/stat") as f:
-        return f.read().rsplit(")", 1)[1].split()[0] == "T"
-
-
 STATUS = {"runs": "running", "waits": "inmigrate", "dead": "dead"}
 
 
@@ -334,17 +329,9 @@ def begin(env, a, at, *options):
 
     def there():
         assert g.proc.poll() is None, tx.stderr() + rx.stderr()
-        return "paused at " in g.stderr() and stopped(g)
+        return is_paused(g)
     wait_until(f"pause at {at}", there)
     return b, rx, tx, relay, g
-
-
-@contextlib.contextmanager
-def pausing(env, point):
-    if point:
-        env.environ["GODWIT_TEST_PAUSE"] = point
-    yield
-    env.environ.pop("GODWIT_TEST_PAUSE", None)
 
 
 def happen(what, b, rx, tx, relay):

@@ -154,57 +154,19 @@ class Relay:
 
 # --- a guest and what happens to it ---------------------------------------
 
-class Stage:
-    """A guest that survives most rows, in one QEMU after the other."""
-
+class Stage(harness.Stage):
     def __init__(self, env, version):
-        self.env, self.version, self.count, self.at = env, version, 0, None
-        self.whole = False
-
-    def fresh(self, incoming=True):
-        self.count += 1
-        return self.env.guest(f"k{self.count}", incoming=incoming,
-                              version=self.version)
-
-    def board(self):
-        if not self.whole or not self.at:
-            if self.at:
-                self.at.kill()
-            self.at = self.fresh(incoming=False)
-            self.at.wait_tick(10)
-        self.whole = False  # until the test says so
-        return self.at
-
-    def stays(self):
-        self.at.wait_more_ticks(5)
-        assert_one_story(self.at)
-        self.whole = True
+        super().__init__(env, version, "k")
 
     def arrived(self, dest):
         dest.wait_more_ticks(5)
         assert_one_story(self.at, dest)
-        self.at.kill()
-        self.at, self.whole = dest, True
+        super().arrived(dest)
 
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory):
-    for path in (harness.GODWIT, os.path.join(harness.GUEST, "initrd.gz")):
-        if not os.path.exists(path):
-            pytest.skip(f"{path} is missing: run the tests by 'make check'")
-    made = {}
-
-    def get(version):
-        if not harness.qemu_path(version):
-            pytest.skip(f"QEMU {version} could not be unpacked on this machine"
-                        f" (scripts/get-qemu {version} says why)")
-        if version not in made:
-            env = harness.Env(tmp_path_factory.mktemp("kill"))
-            made[version] = Stage(env, version)
-        return made[version]
-    yield get
-    for stage in made.values():
-        stage.env.close()
+    yield from harness.stages(tmp_path_factory, "kill", Stage)
 
 
 class Move:

@@ -16,8 +16,7 @@ import time
 import pytest
 
 import harness
-from harness import (OK, UNCERTAIN, assert_one_story, is_paused, table,
-                     wait_until)
+from harness import OK, UNCERTAIN, is_paused, table, wait_until
 from test_protect import (GUEST, TIMEOUT, Protected, Watch, assert_goes_on,
                           one_story)
 
@@ -86,55 +85,11 @@ ROWS = {repr(r): r for r in read_rows()}
 
 # --- a guest and what happens to it ---------------------------------------
 
-class Stage:
-    """A guest that survives most rows, in one QEMU after the other."""
-
-    def __init__(self, env, version):
-        self.env, self.version = env, version
-        self.count, self.at, self.whole = 0, None, False
-
-    def fresh(self, incoming=True):
-        self.count += 1
-        return self.env.guest(f"p{self.count}", incoming=incoming,
-                              append=GUEST, memory=192, version=self.version)
-
-    def board(self):
-        if not self.whole:
-            if self.at:
-                self.at.kill()
-            self.at = self.fresh(incoming=False)
-            self.at.wait_tick(10)
-        self.whole = False  # until the test says so
-        return self.at
-
-    def stays(self):
-        self.at.wait_more_ticks(5)
-        assert_one_story(self.at)
-        self.whole = True
-
-    def arrived(self, guest):
-        self.at.kill()
-        self.at, self.whole = guest, True
-
-
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory):
-    for path in (harness.GODWIT, os.path.join(harness.GUEST, "initrd.gz")):
-        if not os.path.exists(path):
-            pytest.skip(f"{path} is missing: run the tests by 'make check'")
-    made = {}
-
-    def get(version):
-        if not harness.qemu_path(version):
-            pytest.skip(f"QEMU {version} could not be unpacked on this machine"
-                        f" (scripts/get-qemu {version} says why)")
-        if version not in made:
-            env = harness.Env(tmp_path_factory.mktemp("protect"))
-            made[version] = Stage(env, version)
-        return made[version]
-    yield get
-    for stage in made.values():
-        stage.env.close()
+    yield from harness.stages(
+        tmp_path_factory, "protect", lambda env, version: harness.Stage(
+            env, version, "p", append=GUEST, memory=192))
 
 
 class Scene(Protected):

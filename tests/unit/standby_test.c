@@ -250,6 +250,20 @@ static void primary_fini(struct primary *p)
 		free(p->copy[i]);
 }
 
+/* A standby that listens, and a primary that is about to come. */
+static void meet(struct standby *s, struct primary *p)
+{
+	standby_init(s, GW_SYNTHETIC_SOUND);
+	primary_init(p);
+	standby_start(s);
+}
+
+static void part(struct standby *s, struct primary *p)
+{
+	primary_fini(p);
+	standby_fini(s);
+}
+
 static struct gw_hello hello_of(struct primary *p)
 {
 	struct gw_hello h = { .source = true,
@@ -597,9 +611,7 @@ static void takes_over_when_the_primary_is_silent(void)
 	struct standby s;
 	struct primary p;
 
-	standby_init(&s, GW_SYNTHETIC_SOUND);
-	primary_init(&p);
-	standby_start(&s);
+	meet(&s, &p);
 	CHECK_OK(primary_connect(&p, &s, NULL), &p.err);
 	CHECK_OK(primary_checkpoints(&p, 8), &p.err);
 	CHECK(p.acked == 8);
@@ -609,8 +621,7 @@ static void takes_over_when_the_primary_is_silent(void)
 	check_took_over(&s, &p);
 	check_in_time(&s, &p);
 	CHECK(s.progress.now.checkpoint == 8);
-	primary_fini(&p);
-	standby_fini(&s);
+	part(&s, &p);
 }
 
 /* A primary that lives, however seldom it has something, keeps its VM. */
@@ -631,8 +642,7 @@ static void a_lease_is_enough_to_stay(void)
 	CHECK(!count_event(&s, "taking over"));
 	primary_cut(&p);
 	check_took_over(&s, &p);
-	primary_fini(&p);
-	standby_fini(&s);
+	part(&s, &p);
 }
 
 /* Wherever the connection is cut: in pages, in the state, in CHECKPOINT. */
@@ -645,9 +655,7 @@ static void takes_over_wherever_it_is_cut(void)
 		uint64_t at = 3000 + test_rand(&seed) % (6u << 20);
 		int r;
 
-		standby_init(&s, GW_SYNTHETIC_SOUND);
-		primary_init(&p);
-		standby_start(&s);
+		meet(&s, &p);
 		snprintf(fault, sizeof(fault), "cut-write=%" PRIu64, at);
 		r = primary_connect(&p, &s, fault);
 		while (!r)
@@ -663,8 +671,7 @@ static void takes_over_wherever_it_is_cut(void)
 			join(&s);
 			CHECK(s.r == -ECANCELED && !s.took_over);
 		}
-		primary_fini(&p);
-		standby_fini(&s);
+		part(&s, &p);
 	}
 }
 
@@ -674,9 +681,7 @@ static void listens_on_when_the_first_copy_is_lost(void)
 	struct standby s;
 	struct primary p;
 
-	standby_init(&s, GW_SYNTHETIC_SOUND);
-	primary_init(&p);
-	standby_start(&s);
+	meet(&s, &p);
 	CHECK_OK(primary_connect(&p, &s, NULL), &p.err);
 	CHECK_OK(put_pages(&p), &p.err);
 	primary_cut(&p);
@@ -686,8 +691,7 @@ static void listens_on_when_the_first_copy_is_lost(void)
 	CHECK_OK(primary_checkpoints(&p, 3), &p.err);
 	primary_cut(&p);
 	check_took_over(&s, &p);
-	primary_fini(&p);
-	standby_fini(&s);
+	part(&s, &p);
 }
 
 /* --- in good order -------------------------------------------------------- */
@@ -732,8 +736,7 @@ static void hands_over_when_told(void)
 	free(q.answer);
 	check_took_over(&s, &p);
 	CHECK(gw_synthetic_writes(s.vm) == p.writes[p.seq % CHECKPOINTS]);
-	primary_fini(&p);
-	standby_fini(&s);
+	part(&s, &p);
 }
 
 /* One that lives but does not do what FAILOVER says keeps it. */
@@ -754,8 +757,7 @@ static void says_when_the_primary_does_not_hand_over(void)
 	CHECK(answers(&s, "status", "\"state\":\"protected\""));
 	primary_cut(&p);
 	check_took_over(&s, &p);
-	primary_fini(&p);
-	standby_fini(&s);
+	part(&s, &p);
 }
 
 static void ends_when_the_primary_says_so(void)
@@ -763,9 +765,7 @@ static void ends_when_the_primary_says_so(void)
 	struct standby s;
 	struct primary p;
 
-	standby_init(&s, GW_SYNTHETIC_SOUND);
-	primary_init(&p);
-	standby_start(&s);
+	meet(&s, &p);
 	CHECK_OK(primary_connect(&p, &s, NULL), &p.err);
 	CHECK_OK(primary_checkpoints(&p, 2), &p.err);
 	CHECK(gw_lease_give_back(p.lease, PATIENCE_S * 1000));
@@ -774,8 +774,7 @@ static void ends_when_the_primary_says_so(void)
 	CHECK(p.bye);
 	join(&s);
 	CHECK(!s.r && !s.took_over && !gw_synthetic_running(s.vm));
-	primary_fini(&p);
-	standby_fini(&s);
+	part(&s, &p);
 }
 
 /* A lease that was given back is the primary's word too. */
@@ -784,9 +783,7 @@ static void does_not_take_over_what_was_given_back(void)
 	struct standby s;
 	struct primary p;
 
-	standby_init(&s, GW_SYNTHETIC_SOUND);
-	primary_init(&p);
-	standby_start(&s);
+	meet(&s, &p);
 	CHECK_OK(primary_connect(&p, &s, NULL), &p.err);
 	CHECK_OK(primary_checkpoints(&p, 2), &p.err);
 	CHECK(gw_lease_give_back(p.lease, PATIENCE_S * 1000));
@@ -796,8 +793,7 @@ static void does_not_take_over_what_was_given_back(void)
 	gw_cancel_request(&s.cancel);
 	join(&s);
 	CHECK(s.r == -ECANCELED && !s.took_over);
-	primary_fini(&p);
-	standby_fini(&s);
+	part(&s, &p);
 }
 
 /* An error of the primary's means that the VM stays there. */
@@ -807,9 +803,7 @@ static void listens_on_when_the_primary_fails(void)
 	struct standby s;
 	struct primary p;
 
-	standby_init(&s, GW_SYNTHETIC_SOUND);
-	primary_init(&p);
-	standby_start(&s);
+	meet(&s, &p);
 	CHECK_OK(primary_connect(&p, &s, NULL), &p.err);
 	CHECK_OK(primary_checkpoints(&p, 2), &p.err);
 	gw_fail(&why, EIO, "a disk broke");
@@ -823,8 +817,7 @@ static void listens_on_when_the_primary_fails(void)
 	gw_cancel_request(&s.cancel);
 	join(&s);
 	CHECK(s.r == -ECANCELED);
-	primary_fini(&p);
-	standby_fini(&s);
+	part(&s, &p);
 }
 
 static void leaves_in_good_order(void)
@@ -832,9 +825,7 @@ static void leaves_in_good_order(void)
 	struct standby s;
 	struct primary p;
 
-	standby_init(&s, GW_SYNTHETIC_SOUND);
-	primary_init(&p);
-	standby_start(&s);
+	meet(&s, &p);
 	CHECK_OK(primary_connect(&p, &s, NULL), &p.err);
 	CHECK_OK(primary_checkpoints(&p, 2), &p.err);
 	gw_cancel_request(&s.cancel);
@@ -849,8 +840,7 @@ static void leaves_in_good_order(void)
 	CHECK(s.r == -ECANCELED && s.err.fault == GW_FAULT_CANCELLED);
 	CHECK(!s.took_over && !gw_synthetic_running(s.vm));
 	CHECK(s.vm->info.waiting);
-	primary_fini(&p);
-	standby_fini(&s);
+	part(&s, &p);
 }
 
 /* --- a cache file ----------------------------------------------------------
@@ -894,8 +884,7 @@ static void starts_again_from_its_file(void)
 	CHECK(answers(&again, "failover", "\"state\":\"running\""));
 	check_took_over(&again, &p);
 	CHECK(gw_synthetic_writes(again.vm) == p.writes[5]);
-	primary_fini(&p);
-	standby_fini(&s);
+	part(&s, &p);
 	standby_fini(&again);
 	unlink(s.cache);
 	unlink(again.cache);
@@ -922,8 +911,7 @@ static void a_vmm_that_fails_is_replaced(void)
 		primary_cut(&p);
 		check_took_over(&s, &p);
 		CHECK(count_event(&s, "replacing") == 1);
-		primary_fini(&p);
-		standby_fini(&s);
+		part(&s, &p);
 	}
 }
 
@@ -934,9 +922,7 @@ static void a_vmm_that_ended_is_replaced_early(void)
 	struct primary p;
 	int64_t deadline;
 
-	standby_init(&s, GW_SYNTHETIC_SOUND);
-	primary_init(&p);
-	standby_start(&s);
+	meet(&s, &p);
 	CHECK_OK(primary_connect(&p, &s, NULL), &p.err);
 	CHECK_OK(primary_checkpoints(&p, 3), &p.err);
 	s.vm->info.waiting = false; /* now check() fails */
@@ -947,8 +933,7 @@ static void a_vmm_that_ended_is_replaced_early(void)
 	CHECK_OK(primary_checkpoints(&p, 3), &p.err);
 	primary_cut(&p);
 	check_took_over(&s, &p);
-	primary_fini(&p);
-	standby_fini(&s);
+	part(&s, &p);
 }
 
 /* --- who else comes ----------------------------------------------------------
@@ -1016,9 +1001,7 @@ static void strangers_change_nothing(void)
 	struct standby s;
 	struct primary p;
 
-	standby_init(&s, GW_SYNTHETIC_SOUND);
-	primary_init(&p);
-	standby_start(&s);
+	meet(&s, &p);
 	for (int i = 0; i < 4; i++) {
 		struct gw_chan *c = gw_chan_connect(gw_listener_uri(s.listener),
 						    5000, NULL, &err);
@@ -1031,8 +1014,7 @@ static void strangers_change_nothing(void)
 	CHECK_OK(primary_checkpoints(&p, 2), &p.err);
 	primary_cut(&p);
 	check_took_over(&s, &p);
-	primary_fini(&p);
-	standby_fini(&s);
+	part(&s, &p);
 }
 
 /* What does not fit ends the protection, said and not swallowed; the lease
@@ -1045,9 +1027,7 @@ static void lies_are_found_out(void)
 		static uint8_t much[3000];
 		int r;
 
-		standby_init(&s, GW_SYNTHETIC_SOUND);
-		primary_init(&p);
-		standby_start(&s);
+		meet(&s, &p);
 		if (lie == LIE_EARLY)
 			p.lie = lie;
 		CHECK_OK(primary_connect(&p, &s, NULL), &p.err);
@@ -1083,8 +1063,7 @@ static void lies_are_found_out(void)
 		} else {
 			check_took_over(&s, &p);
 		}
-		primary_fini(&p);
-		standby_fini(&s);
+		part(&s, &p);
 	}
 }
 
@@ -1117,8 +1096,7 @@ static void the_arbiter_has_the_last_word(void)
 	CHECK(answers(&s, "failover", "\"state\":\"running\""));
 	check_took_over(&s, &p);
 	unlink(yes);
-	primary_fini(&p);
-	standby_fini(&s);
+	part(&s, &p);
 }
 
 static void the_control_socket_is_private(void)
