@@ -560,10 +560,39 @@ def pausing(env, point):
     env.environ.pop("GODWIT_TEST_PAUSE", None)
 
 
+def state(pid):
+    """The letter that the kernel gives a process's state."""
+    with open(f"/proc/{pid}/stat") as f:
+        return f.read().rsplit(")", 1)[1].split()[0]
+
+
 def stopped(g):
     """Is the process stopped by a signal?"""
-    with open(f"/proc/{g.pid}/stat") as f:
-        return f.read().rsplit(")", 1)[1].split()[0] == "T"
+    return state(g.pid) == "T"
+
+
+def has_ended(pid):
+    """Are its files closed? Its memory goes first, and with it what /proc says
+    of its environment."""
+    try:
+        return state(pid) in "ZX"
+    except OSError:
+        return True
+
+
+def guardians(env):
+    """The pids of the guardians in this test's folder."""
+    mine = f"GODWIT_RUNTIME_DIR={env.rundir}\0".encode()
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{pid}/comm") as f:
+                if f.read() != "gw-guardian\n":
+                    continue
+            with open(f"/proc/{pid}/environ", "rb") as f:
+                if mine in f.read():
+                    found.append(int(pid))
+    return found
 
 
 def is_paused(g):

@@ -3,7 +3,6 @@
 (checkpoint_probe.c): each is whole, the guest goes on from the last one in
 another QEMU, and nobody runs it here any more when the probe dies or its lease
 runs out."""
-import contextlib
 import json
 import os
 import select
@@ -16,7 +15,8 @@ import time
 import pytest
 
 import harness
-from harness import TICK, Tick, assert_one_story, wait_until
+from harness import (TICK, Tick, assert_one_story, guardians, has_ended,
+                     wait_until)
 
 PROBE = os.path.join(harness.BUILD, "tests", "checkpoint_probe")
 EPERM = -1
@@ -229,20 +229,6 @@ def test_a_lease_that_runs_out_stops_it(env, version):
     probe.proc.wait(30)
 
 
-def guardians(env):
-    """Processes of that name that belong to this test."""
-    mine = f"GODWIT_RUNTIME_DIR={env.rundir}".encode()
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            with open(f"/proc/{pid}/comm") as f:
-                comm = f.read().strip()
-            with open(f"/proc/{pid}/environ", "rb") as f:
-                if comm == "gw-guardian" and mine in f.read().split(b"\0"):
-                    found.append(int(pid))
-    return found
-
-
 def test_a_guardian_that_was_killed_is_missed(env):
     a = env.guest("a")
     a.wait_tick(2)
@@ -251,7 +237,7 @@ def test_a_guardian_that_was_killed_is_missed(env):
     probe("lease 60000")
     [pid] = guardians(env)
     os.kill(pid, signal.SIGKILL)
-    wait_until("its end", lambda: not guardians(env))
+    wait_until("its end", lambda: has_ended(pid))
     assert "has ended" in probe("lease 60000", -32)["err"]
     probe("take 2 1")
     probe("end run")

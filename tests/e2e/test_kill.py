@@ -20,8 +20,8 @@ import time
 import pytest
 
 import harness
-from harness import (OK, assert_one_story, is_paused, pausing, table,
-                     wait_until)
+from harness import (OK, assert_one_story, guardians, has_ended, is_paused,
+                     pausing, table, wait_until)
 
 TABLES = os.path.join(harness.TOP, "docs", "internals", "hand-over.md")
 STATUS = {"runs": "running", "waits": "inmigrate", "paused": "paused",
@@ -395,21 +395,6 @@ def test_the_tables_have_every_point():
 
 # --- what no row says -----------------------------------------------------
 
-def find_guardian(env):
-    """The pid of the guardian in this test's folder."""
-    mine = f"GODWIT_RUNTIME_DIR={env.rundir}\0".encode()
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            with open(f"/proc/{pid}/comm") as f:
-                if f.read() != "gw-guardian\n":
-                    continue
-            with open(f"/proc/{pid}/environ", "rb") as f:
-                if mine in f.read():
-                    found.append(int(pid))
-    return found
-
-
 @pytest.mark.parametrize("point, status", [
     ("source:stopped", "finish-migrate"), ("source:committed", "postmigrate")])
 def test_resume_does_what_a_killed_guardian_would_have_done(stages, point,
@@ -417,10 +402,9 @@ def test_resume_does_what_a_killed_guardian_would_have_done(stages, point,
     stage = stages("10.0")
     m = Move(stage, point)
     try:
-        guardian, = find_guardian(stage.env)
+        guardian, = guardians(stage.env)
         os.kill(guardian, signal.SIGKILL)
-        wait_until("end of the guardian",
-                   lambda: not find_guardian(stage.env))
+        wait_until("end of the guardian", lambda: has_ended(guardian))
         m.tx.kill()
         m.rx.wait(60)
         time.sleep(0.5)
@@ -439,10 +423,10 @@ def test_a_guardian_ends_with_its_move_and_leaves_a_paused_vm_paused(stages):
     stage.whole = True
     m = Move(stage, "source:stopped")
     try:
-        assert len(find_guardian(stage.env)) == 1
+        assert len(guardians(stage.env)) == 1
         m.tx.kill()
         wait_until("end of the guardian",
-                   lambda: not find_guardian(stage.env))
+                   lambda: not guardians(stage.env))
         assert m.a.status() == "paused"
         note = stage.env.list()[m.a.name]["handover"]
         assert note["phase"] == "kept" and "rests as before" in note["text"]
@@ -451,7 +435,7 @@ def test_a_guardian_ends_with_its_move_and_leaves_a_paused_vm_paused(stages):
         stage.stays()
         stage.board()
         stage.env.move(m.a, m.b)
-        assert not find_guardian(stage.env)
+        assert not guardians(stage.env)
         stage.arrived(m.b)
     finally:
         m.close()

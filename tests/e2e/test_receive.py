@@ -20,7 +20,7 @@ import pytest
 
 import harness
 from harness import (CANCELLED, FAILED, INPUT, OK, REFUSED, UNCERTAIN, USAGE,
-                     assert_one_story, said, wait_until)
+                     assert_one_story, said, stopped, wait_until)
 
 TCP = "tcp:127.0.0.1:0"
 MACHINE = {"7.2": "pc-i440fx-7.2", "10.0": "pc-i440fx-10.0",
@@ -503,10 +503,7 @@ def pausing(env, point):
 
 
 def paused(g):
-    def is_stopped():
-        with open(f"/proc/{g.pid}/stat") as f:
-            return f.read().rsplit(")", 1)[1].split()[0] == "T"
-    wait_until("godwit standing at its point", is_stopped)
+    wait_until("godwit standing at its point", lambda: stopped(g))
 
 
 @contextlib.contextmanager

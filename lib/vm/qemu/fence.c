@@ -190,12 +190,14 @@ bool gw_fence_closed(const struct gw_qemu *q)
 	return q->fence.page && atomic_load(&q->fence.page->state) == FENCED;
 }
 
-/* It says nothing; if its end is closed, it was killed, or QEMU is gone. */
+/* It says nothing; if its end is closed, it was killed, or QEMU is gone. A
+ * reset is that, too: it had not read all that it was told. */
 static bool lives(struct gw_qemu *q)
 {
 	char byte;
 
-	return recv(q->fence.fd, &byte, 1, MSG_DONTWAIT) != 0;
+	return recv(q->fence.fd, &byte, 1, MSG_DONTWAIT) < 0 &&
+	       (errno == EAGAIN || errno == EINTR);
 }
 
 int gw_fence_lease(struct gw_qemu *q, int64_t until_ns, struct gw_error *err)
