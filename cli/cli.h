@@ -160,8 +160,8 @@ struct cli_progress {
 	bool line_open; /* the terminal shows an unfinished line */
 	enum godwit_status status;
 	unsigned int pass;
-	unsigned long long checkpoint;
-	bool late;
+	unsigned long long checkpoint, nlate;
+	bool late; /* one since the last report */
 	long long last_ns;
 };
 

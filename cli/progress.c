@@ -23,8 +23,8 @@ void cli_progress_init(struct cli_progress *p, bool json, bool quiet)
 }
 
 /* The VM is protected: the last checkpoint, not the pass. */
-static void format_checkpoint(const struct godwit_stats *s, char *line,
-			      size_t len)
+static void format_checkpoint(const struct godwit_stats *s, bool late,
+			      char *line, size_t len)
 {
 	char pause[32], size[32], lag[32], rate[32], every[32], flush[32];
 	size_t n;
@@ -35,7 +35,7 @@ static void format_checkpoint(const struct godwit_stats *s, char *line,
 	gw_format_time(every, sizeof(every), s->checkpoint_interval_ns);
 	n = (size_t)snprintf(line, len,
 			     "protected %s checkpoint %-6llu pause %-8s %9s  ",
-			     s->checkpoint_late ? "LATE" : "    ",
+			     late ? "LATE" : "    ",
 			     (unsigned long long)s->checkpoint, pause, size);
 	if (s->checkpoint_lag_ns)
 		n += (size_t)snprintf(line + n, len - n, "lag %-8s",
@@ -92,14 +92,15 @@ static int columns(void)
 static bool is_news(struct cli_progress *p, const struct godwit_stats *s)
 {
 	bool colo = s->status == GODWIT_STATUS_COLO;
-	bool news = s->status != p->status ||
-		    s->checkpoint_late != p->late ||
+	bool late = s->checkpoints_late != p->nlate;
+	bool news = s->status != p->status || late != p->late ||
 		    !s->checkpoint != !p->checkpoint ||
 		    (!colo && s->pass != p->pass);
 
 	p->status = s->status;
 	p->pass = s->pass;
-	p->late = s->checkpoint_late;
+	p->late = late;
+	p->nlate = s->checkpoints_late;
 	p->checkpoint = s->checkpoint;
 	return news;
 }
@@ -127,7 +128,7 @@ void cli_progress_show(const struct godwit_stats *s, void *data)
 		return;
 	p->last_ns = now;
 	if (colo && s->checkpoint)
-		format_checkpoint(s, line, sizeof(line));
+		format_checkpoint(s, p->late, line, sizeof(line));
 	else
 		format(s, line, sizeof(line));
 	if (p->tty)

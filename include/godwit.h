@@ -228,8 +228,9 @@ struct godwit_stats {
 	int64_t checkpoint_interval_ns; /* from the one before to that one */
 	int64_t checkpoint_lag_ns;    /* stood still to acknowledged */
 	int64_t checkpoint_flush_ns;  /* standby: into the VM's RAM */
-	bool checkpoint_late;	      /* the standby takes longer than the
-					 interval */
+	uint64_t checkpoints_late;    /* so many until now were acknowledged
+					 later than an interval after the VM
+					 stood still */
 };
 
 /* Called at most ten times a second and at every change of status. */

@@ -153,7 +153,7 @@ static json_int_t us(int64_t ns)
 static json_t *colo_json(const struct godwit_stats *s)
 {
 	return json_pack(
-		"{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}",
+		"{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
 		"checkpoint", (json_int_t)s->checkpoint, "pages",
 		(json_int_t)s->checkpoint_pages, "paused-pages",
 		(json_int_t)s->checkpoint_paused_pages, "bytes",
@@ -164,7 +164,8 @@ static json_t *colo_json(const struct godwit_stats *s)
 		us(s->checkpoint_pause_max_ns), "interval-us",
 		us(s->checkpoint_interval_ns), "lag-us",
 		us(s->checkpoint_lag_ns), "flush-us",
-		us(s->checkpoint_flush_ns), "late", s->checkpoint_late);
+		us(s->checkpoint_flush_ns), "late",
+		(json_int_t)s->checkpoints_late);
 }
 
 json_t *gw_stats_json(const struct godwit_stats *s, const struct gw_error *err)

@@ -176,7 +176,7 @@ static void count(struct gw_source *s, const struct gw_checkpoint *c,
 	now->checkpoint_interval_ns = c->interval_ns;
 	now->checkpoint_lag_ns = gw_now_ns() - stopped_ns;
 	now->checkpoint_flush_ns = p->flush_ns;
-	now->checkpoint_late =
+	now->checkpoints_late +=
 		now->checkpoint_lag_ns > GW_LIVE(s->c.params->interval_ns);
 	p->nbytes = s->to->nbytes(s);
 	p->nspeculated = 0;

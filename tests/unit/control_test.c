@@ -488,9 +488,8 @@ static void checkpoints_have_their_own_object(void)
 {
 	struct godwit_stats s = { .status = GODWIT_STATUS_COLO };
 	json_t *j = gw_stats_json(&s, NULL);
-	json_int_t n = 0, pause = 0, lag = 0;
+	json_int_t n = 0, pause = 0, lag = 0, late = 0;
 	const char *status = "";
-	int late = 0;
 
 	CHECK(!json_unpack(j, "{s:s}", "status", &status) &&
 	      !strcmp(status, "colo"));
@@ -499,12 +498,12 @@ static void checkpoints_have_their_own_object(void)
 	s.checkpoint = 12;
 	s.checkpoint_pause_ns = 3200400;
 	s.checkpoint_lag_ns = 1600;
-	s.checkpoint_late = true;
+	s.checkpoints_late = 3;
 	j = gw_stats_json(&s, NULL);
-	CHECK(!json_unpack(j, "{s:{s:I, s:I, s:I, s:b}}", "colo", "checkpoint",
+	CHECK(!json_unpack(j, "{s:{s:I, s:I, s:I, s:I}}", "colo", "checkpoint",
 			   &n, "pause-us", &pause, "lag-us", &lag, "late",
 			   &late));
-	CHECK(n == 12 && pause == 3200 && lag == 2 && late);
+	CHECK(n == 12 && pause == 3200 && lag == 2 && late == 3);
 	CHECK(json_object_size(json_object_get(j, "colo")) == 12);
 	json_decref(j);
 }
