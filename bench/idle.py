@@ -3,10 +3,11 @@
 """What does it cost to move a large guest that uses little of its memory?
 
 Idle guests of 4 and of 16 GiB that wrote 200 MiB once are moved by godwit and
-by QEMU's own migration, in turn, in one run. Time and bytes are to follow what
-the guest used and not what it has. CPU time is that of both QEMUs and both
-godwits while they move, the idle guest's own among it. "source grew" is by how
-much more memory the source's QEMU, and `godwit migrate`, had resident at most.
+by QEMU's own migration, plainly and with multifd, in turn, in one run. Time and
+bytes are to follow what the guest used and not what it has. CPU time is that of
+both QEMUs and both godwits while they move, the idle guest's own among it.
+"source grew" is by how much more memory the source's QEMU, and `godwit
+migrate`, had resident at most.
 Beside the VM's own memory godwit may use little: the private memory of both
 its processes is sampled, and more than a limit is a failure.
 """
@@ -21,9 +22,14 @@ METRICS = lab.move_metrics("total-ms", "sent-bytes", "downtime-ms", "cpu-s",
                            "growth-kib", "memory-kib")
 
 
-def one(bench, options, own, memory):
+SIDES = {"godwit": (False, (), {}), "QEMU": (True, (), {}),
+         "QEMU, multifd 2": (True, ("multifd",), {"multifd_channels": 2})}
+
+
+def one(bench, options, side, memory):
     options.memory = memory
-    m = bench.move(own)
+    own, switches, parameters = SIDES[side]
+    m = bench.move(own, *switches, **parameters)
     if m.memory > LIMIT_KB:
         raise lab.Failed(f"godwit used {m.memory >> 10} MiB of its own, more "
                          f"than {LIMIT_KB >> 10}")
@@ -32,9 +38,9 @@ def one(bench, options, own, memory):
 
 def cases(bench, options):
     for memory in options.sizes:
-        for side in "godwit", "QEMU":
+        for side in SIDES:
             yield f"{memory} MiB", side, functools.partial(
-                one, bench, options, side == "QEMU", memory)
+                one, bench, options, side, memory)
 
 
 if __name__ == "__main__":
