@@ -114,26 +114,50 @@ static int check_pages(struct gw_channel *ch, struct gw_error *err)
 	return 0;
 }
 
-/* Where the normal pages go: in place, or at first into ch->pages. @iov and
- * *@niov have the same, in as few pieces as possible. */
-static int make_room(struct gw_channel *ch, int *niov, struct gw_error *err)
+/* Pages [@i, @i + @n) of the packet, which follow each other: where they are
+ * to be read to, in place or at first into ch->pages. */
+static int room_for(struct gw_channel *ch, uint32_t i, uint32_t n,
+		    uint8_t **host, struct gw_error *err)
 {
 	struct gw_place *place = ch->all->place;
 	const struct gw_multifd_packet *p = &ch->p;
+	int r = 0;
+
+	*host = NULL;
+	if (place->ops->room)
+		r = place->ops->room(place, ch->block,
+				     p->offset[i] >> GW_PAGE_BITS, n, host,
+				     err);
+	if (r || *host)
+		return r;
+	*host = ch->pages + (size_t)i * GW_PAGE_SIZE;
+	/* What a delta is against. */
+	if (p->flags & GW_MULTIFD_DELTA)
+		memset(*host, 0, (size_t)n * GW_PAGE_SIZE);
+	return 0;
+}
+
+/* Where the normal pages are read to: @iov and *@niov have it, too, in as few
+ * pieces as possible. */
+static int make_room(struct gw_channel *ch, int *niov, struct gw_error *err)
+{
+	const struct gw_multifd_packet *p = &ch->p;
+	struct iovec *last = NULL;
+	uint8_t *host;
 	uint32_t n;
 
 	*niov = 0;
 	for (uint32_t i = 0; i < p->normal; i += n) {
-		uint8_t *host = ch->pages + (size_t)i * GW_PAGE_SIZE;
-
-		n = place->ops->room ? run_at(p, i, p->normal) : p->normal;
-		if (place->ops->room &&
-		    place->ops->room(place, ch->block,
-				     p->offset[i] >> GW_PAGE_BITS, n, &host,
-				     err))
+		n = run_at(p, i, p->normal);
+		if (room_for(ch, i, n, &host, err))
 			return -err->code;
-		ch->iov[(*niov)++] =
-			(struct iovec){ host, (size_t)n * GW_PAGE_SIZE };
+		if (last && host == (uint8_t *)last->iov_base + last->iov_len) {
+			last->iov_len += (size_t)n * GW_PAGE_SIZE;
+		} else {
+			last = &ch->iov[(*niov)++];
+			*last = (struct iovec){ host,
+						(size_t)n * GW_PAGE_SIZE };
+		}
 		for (uint32_t k = 0; k < n; k++)
 			ch->page[i + k] = host + (size_t)k * GW_PAGE_SIZE;
 	}
@@ -214,6 +238,7 @@ static int get_pages(struct gw_channel *ch, struct gw_error *err)
 					   : inflate_pages(ch, err);
 }
 
+/* Those that were not read in place. */
 static int put_pages(struct gw_channel *ch, struct gw_error *err)
 {
 	struct gw_place *place = ch->all->place;
@@ -223,9 +248,10 @@ static int put_pages(struct gw_channel *ch, struct gw_error *err)
 
 	for (uint32_t i = 0; i < p->normal && !r; i += n) {
 		n = run_at(p, i, p->normal);
-		r = place->ops->pages(place, ch->block,
-				      p->offset[i] >> GW_PAGE_BITS, n,
-				      ch->page[i], err);
+		if (ch->page[i] == ch->pages + (size_t)i * GW_PAGE_SIZE)
+			r = place->ops->pages(place, ch->block,
+					      p->offset[i] >> GW_PAGE_BITS, n,
+					      ch->page[i], err);
 	}
 	return r;
 }

@@ -17,7 +17,7 @@ struct gw_channel {
 	unsigned int id;
 	pthread_t thread;
 	uint8_t *payload; /* GW_MULTIFD_MAX_PAYLOAD */
-	uint8_t *pages;	  /* a packet's, when they cannot be read in place */
+	uint8_t *pages;	  /* a packet's, those that are not read in place */
 	/* its thread's */
 	uint8_t head[GW_MULTIFD_PACKET_SIZE];
 	size_t nhead; /* bytes of the next header that are there */

@@ -234,16 +234,16 @@ static void free_channels(struct gw_channels *c)
 static int init_one(struct gw_channel *ch, struct gw_channels *c,
 		    struct gw_chan *chan, struct gw_error *err)
 {
-	bool in_place = c->place->ops->room;
+	bool aside = c->place->ops->pages;
 
 	ch->all = c;
 	ch->chan = chan;
 	ch->id = (unsigned int)(ch - c->channel);
 	ch->block = -1;
 	ch->payload = malloc(GW_MULTIFD_MAX_PAYLOAD);
-	if (!in_place)
+	if (aside)
 		ch->pages = malloc((size_t)GW_MULTIFD_PAGES * GW_PAGE_SIZE);
-	if (!ch->payload || (!in_place && !ch->pages))
+	if (!ch->payload || (aside && !ch->pages))
 		return gw_fail(err, ENOMEM, "no memory for channel %u", ch->id);
 	chan->cancel = c->cancel;
 	chan->stop = &c->stop;

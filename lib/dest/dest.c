@@ -114,12 +114,8 @@ static int await_connections(struct gw_dest *d, struct gw_error *err)
 /* What is placed goes straight into the VM's memory. */
 static int setup_ram(struct gw_dest *d, struct gw_error *err)
 {
-	struct gw_ram *ram = &d->c.vm->ram;
-	int r;
-
 	d->punched = true;
-	r = gw_dest_empty_ram(ram, err);
-	return r ? r : gw_prepare_start(&d->prepare, ram, err);
+	return gw_dest_empty_ram(&d->c.vm->ram, err);
 }
 
 static int setup(struct gw_dest *d, struct gw_error *err)
@@ -211,7 +207,6 @@ static void fall_back(struct gw_dest *d, struct gw_error *err)
 	bool not_here = err->fault != GW_FAULT_UNCERTAIN;
 
 	gw_channels_stop(&d->channels);
-	gw_prepare_stop(&d->prepare);
 	if (d->keep) {
 		gw_dest_keep_failed(d, err);
 		return;
@@ -244,10 +239,10 @@ static void free_dest(struct gw_dest *d)
 		return;
 	gw_channels_stop(&d->channels);
 	gw_join_close(&d->join);
-	gw_prepare_stop(&d->prepare);
 	gw_dest_disks_free(d);
 	gw_reader_fini(&d->in);
 	gw_dest_keep_free(d);
+	gw_batch_fini(&d->batch);
 	free(d->device.p);
 	free(d->extents);
 	free(d);
@@ -271,7 +266,7 @@ static void init_channels(struct gw_dest *d)
 {
 	struct gw_channels *c = &d->channels;
 
-	gw_place_ram_init(&d->place_ram, &d->ram.table, &d->prepare);
+	gw_place_ram_init(&d->place_ram, &d->ram.table);
 	d->place = &d->place_ram.base;
 	c->main = d->c.chan;
 	c->place = d->place;

@@ -7,10 +7,10 @@
  *	device		RAM is complete: the device state is loaded
  *	completed	READY was said, GO came, the VM runs
  *
- * dest.c is the state machine, load.c what arrives, prepare.c the background
- * allocation, join.c and channels.c further connections, handover.c the end.
+ * dest.c is the state machine, load.c what arrives, put.c how it is
+ * written, join.c and channels.c further connections, handover.c the end.
  * (What does not come from a godwit: accept.h, stream_in.h, vm_sink.h.) The
- * caller's thread, one preparing thread, and one per channel. Before READY any
+ * caller's thread, and one per channel. Before READY any
  * failure leaves the waiting VMM as it was; between READY and GO a lost
  * connection leaves the VM paused and says so.
  *
@@ -28,11 +28,8 @@
 #include "dest/checkpoint.h"
 #include "vm/vm.h"
 
-/*
- * Read-ahead: large enough to parse many zero records per read, small enough
- * that most of a page goes straight to its place.
- */
-#define GW_DEST_READ_BUFFER 16384
+/* Read-ahead: many pages per read, and it stays in the processor's cache. */
+#define GW_DEST_READ_BUFFER (256u << 10)
 
 struct gw_dest_config {
 	struct gw_vm *vm;

@@ -15,8 +15,6 @@ int gw_dest_load_begin(struct gw_dest *d, struct gw_error *err)
 {
 	int r;
 
-	/* Its thread may be in the middle of an extent: nobody waits for it. */
-	gw_prepare_quit(&d->prepare);
 	d->loading = true;
 	gw_moment("load begins");
 	r = d->c.vm->ops->load_begin(d->c.vm, err);

@@ -6,12 +6,12 @@
 #include "base/clock.h"
 #include "base/reader.h"
 #include "base/writer.h"
+#include "dest/batch.h"
 #include "dest/channels.h"
 #include "dest/dest.h"
 #include "dest/disks.h"
 #include "dest/empty.h"
 #include "dest/join.h"
-#include "dest/prepare.h"
 #include "wire/hello.h"
 #include "wire/ram.h"
 #include "wire/record.h"
@@ -43,9 +43,9 @@ struct gw_dest {
 	struct gw_reader in;
 	struct gw_writer out;
 	struct gw_ram_decoder ram;
-	struct gw_prepare prepare;
 	struct gw_place_ram place_ram;
 	struct gw_place *place; /* where pages go: that, or the keeper's */
+	struct gw_batch batch;	/* of the main connection */
 	unsigned int features; /* what both have */
 	unsigned int nchannels;
 	uint8_t session[GW_HELLO_SESSION];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * load.c - what arrives: `ram` sections go straight into the VM's memory,
- * records prepare, verify and carry the device state. Parsing is wire/'s; the
+ * records describe, verify and carry the device state. Parsing is wire/'s; the
  * order of things is checked here.
  */
 #include <errno.h>
@@ -59,18 +59,31 @@ static int bind_table(struct gw_dest *d, struct gw_error *err)
 	return gw_channels_start(&d->channels, d->join.chan, d->nchannels, err);
 }
 
+/* Where to read the page to; it holds zeros unless it came before. */
 static int room(struct gw_dest *d, const struct gw_ram_record *rec,
-		uint8_t **host, struct gw_error *err)
+		uint8_t **host, bool *fresh, struct gw_error *err)
 {
-	return d->place->ops->room(d->place, rec->block,
-				   rec->addr >> GW_PAGE_BITS, 1, host, err);
+	uint64_t page = rec->addr >> GW_PAGE_BITS;
+	int r = gw_batch_at(&d->batch, rec->block, page, err);
+
+	if (!r)
+		r = d->place->ops->room(d->place, rec->block, page, 1, host,
+					err);
+	if (r)
+		return r;
+	*fresh = !*host;
+	if (*fresh)
+		*host = gw_batch_add(&d->batch, d->place, rec->block, page,
+				     err);
+	return *host ? 0 : -err->code;
 }
 
 static int place_page(struct gw_dest *d, const struct gw_ram_record *rec,
 		      struct gw_error *err)
 {
 	uint8_t *host;
-	int r = room(d, rec, &host, err);
+	bool fresh;
+	int r = room(d, rec, &host, &fresh, err);
 
 	if (r)
 		return r;
@@ -83,13 +96,18 @@ static int place_fill(struct gw_dest *d, const struct gw_ram_record *rec,
 		      struct gw_error *err)
 {
 	uint8_t *host;
+	bool fresh;
 	int r;
 
-	if (!rec->fill)
-		r = d->place->ops->zeros(d->place, rec->block,
-					 rec->addr >> GW_PAGE_BITS, 1, err);
-	else
-		r = room(d, rec, &host, err);
+	if (!rec->fill) {
+		r = gw_batch_flush(&d->batch, err);
+		if (!r)
+			r = d->place->ops->zeros(d->place, rec->block,
+						 rec->addr >> GW_PAGE_BITS, 1,
+						 err);
+	} else {
+		r = room(d, rec, &host, &fresh, err);
+	}
 	if (r)
 		return r;
 	if (rec->fill)
@@ -110,13 +128,16 @@ static int place_delta(struct gw_dest *d, const struct gw_ram_record *rec,
 {
 	uint8_t delta[GW_PAGE_SIZE], *host;
 	uint16_t len;
+	bool fresh;
 
 	if (!(d->features & GW_FEATURE_XBZRLE))
 		return not_agreed(rec, err);
 	if (gw_ram_get_delta(&d->in, delta, &len))
 		return bad(d, err);
-	if (room(d, rec, &host, err))
+	if (room(d, rec, &host, &fresh, err))
 		return -err->code;
+	if (fresh)
+		memset(host, 0, GW_PAGE_SIZE);
 	if (gw_xbzrle_decode(delta, len, host))
 		return gw_fail_as(err, GW_FAULT_INPUT, EPROTO,
 				  "the delta of %u bytes for page 0x%llx of block '%s' is damaged",
@@ -135,7 +156,10 @@ static int sync_channels(struct gw_dest *d, const struct gw_ram_record *rec,
 	if (!d->nchannels)
 		return not_agreed(rec, err);
 	d->flushed = true;
-	return gw_channels_sync(&d->channels, err);
+	return gw_batch_flush(&d->batch, err) ||
+			       gw_channels_sync(&d->channels, err) ?
+		       -err->code :
+		       0;
 }
 
 static int ram_records(struct gw_dest *d, struct gw_error *err)
@@ -163,9 +187,10 @@ static int ram_records(struct gw_dest *d, struct gw_error *err)
 			r = sync_channels(d, &rec, err);
 			break;
 		case GW_RAM_FLAG_EOS:
-			return gw_section_get_footer(&d->in, d->section_id) ?
-				       bad(d, err) :
-				       0;
+			r = gw_batch_flush(&d->batch, err);
+			if (!r && gw_section_get_footer(&d->in, d->section_id))
+				r = bad(d, err);
+			return r;
 		default:
 			return not_agreed(&rec, err);
 		}
@@ -250,13 +275,8 @@ int gw_dest_extents(struct gw_dest *d, const struct gw_record *rec,
 	if (gw_record_get_extents(&d->in, rec, &d->c.vm->ram, &b, d->extents,
 				  &n))
 		return bad(d, err);
-	if (d->phase > GW_DEST_RAM || d->c.keeper)
-		return 0; /* nothing to prepare any more, or not here */
-	for (uint32_t i = 0; i < n; i++) {
-		gw_prepare_add(&d->prepare, b, d->extents[i].start,
-			       d->extents[i].len);
+	for (uint32_t i = 0; i < n && d->phase <= GW_DEST_RAM; i++)
 		d->now->populated += d->extents[i].len;
-	}
 	return 0;
 }
 
@@ -397,9 +417,6 @@ int gw_dest_receive(struct gw_dest *d, struct gw_error *err)
 
 		if (gw_read_failed(&d->in))
 			return bad(d, err);
-		r = gw_prepare_check(&d->prepare, err);
-		if (r)
-			return r;
 		if (item == GW_ITEM_RECORD)
 			r = record(d, err);
 		else if (item >= GW_ITEM_SECTION_START &&

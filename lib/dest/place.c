@@ -4,8 +4,8 @@
 
 #include <string.h>
 
-#include "base/pause.h"
 #include "base/scope.h"
+#include "dest/put.h"
 
 /* --- the memory of a VM -------------------------------------------------- */
 
@@ -14,26 +14,24 @@ static struct gw_ramblock *block_of(struct gw_place *p, int block)
 	return ((struct gw_place_ram *)p)->block[block];
 }
 
+/* Every page is this thread's alone until the next sync: what is not placed now
+ * will not be by another. */
 static int ram_room(struct gw_place *p, int block, uint64_t first, uint32_t n,
 		    uint8_t **host, struct gw_error *err)
 {
 	struct gw_ramblock *b = block_of(p, block);
-	uint64_t at = first, end = first + n, run;
 
-	*host = b->host + (first << GW_PAGE_BITS);
-	/* Every page is this thread's alone until the next sync: what is not
-	 * placed now will not be by another. */
-	while (at < end && gw_bitmap_test(&b->placed, at))
-		at++;
-	if (at == end)
+	*host = NULL;
+	if (gw_put_is_fresh(b, first, n))
 		return 0;
-	run = end - at;
-	if (gw_prepare_pages(((struct gw_place_ram *)p)->prepare, b, at, run,
-			     err))
-		return -err->code;
-	gw_bitmap_set_range(&b->placed, at, run);
-	gw_pause_at(GW_PAUSE_DEST_BULK);
-	return 0;
+	*host = b->host + (first << GW_PAGE_BITS);
+	return gw_put_room(b, first, n, err);
+}
+
+static int ram_pages(struct gw_place *p, int block, uint64_t first, uint32_t n,
+		     const void *data, struct gw_error *err)
+{
+	return gw_put_pages(block_of(p, block), first, n, data, err);
 }
 
 /* A page that was never placed is zero already: it is not even touched. */
@@ -49,15 +47,14 @@ static int ram_zeros(struct gw_place *p, int block, uint64_t first, uint64_t n,
 }
 
 static const struct gw_place_ops ram_ops = { .room = ram_room,
+					     .pages = ram_pages,
 					     .zeros = ram_zeros };
 
-void gw_place_ram_init(struct gw_place_ram *p, const struct gw_ram_table *t,
-		       struct gw_prepare *prepare)
+void gw_place_ram_init(struct gw_place_ram *p, const struct gw_ram_table *t)
 {
 	memset(p, 0, sizeof(*p));
 	p->base.ops = &ram_ops;
 	p->base.table = t;
-	p->prepare = prepare;
 }
 
 /* --- a sink -------------------------------------------------------------- */

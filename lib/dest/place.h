@@ -10,7 +10,6 @@
 #include <stdint.h>
 
 #include "base/error.h"
-#include "dest/prepare.h"
 #include "image/sink.h"
 #include "wire/ram.h"
 
@@ -18,11 +17,11 @@ struct gw_place;
 
 struct gw_place_ops {
 	/* Pages [@first, @first + @n) of @block are going to be written at
-	 * *@host, where they hold what came last, at first zeros. NULL: only
-	 * pages() can be used. */
+	 * *@host, where they hold what came last, at first zeros. *@host NULL:
+	 * all are zeros as yet, and go with pages(). NULL: so do all. */
 	int (*room)(struct gw_place *p, int block, uint64_t first, uint32_t n,
 		    uint8_t **host, struct gw_error *err);
-	/* NULL: only room(). */
+	/* NULL: room() gives all of them a place. */
 	int (*pages)(struct gw_place *p, int block, uint64_t first, uint32_t n,
 		     const void *data, struct gw_error *err);
 	int (*zeros)(struct gw_place *p, int block, uint64_t first, uint64_t n,
@@ -34,14 +33,12 @@ struct gw_place {
 	const struct gw_ram_table *table; /* what @block is an index into */
 };
 
-/* The memory of a VM, allocated ahead or there and then. */
+/* The memory of a VM (put.h). */
 struct gw_place_ram {
 	struct gw_place base;
-	struct gw_prepare *prepare;
 	struct gw_ramblock *block[GW_MAX_TABLE_BLOCKS]; /* by table index */
 };
-void gw_place_ram_init(struct gw_place_ram *p, const struct gw_ram_table *t,
-		       struct gw_prepare *prepare);
+void gw_place_ram_init(struct gw_place_ram *p, const struct gw_ram_table *t);
 
 /* A sink that takes one thread at a time gets one at a time. */
 struct gw_place_sink {

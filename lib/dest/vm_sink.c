@@ -13,6 +13,7 @@
 #include "base/units.h"
 #include "dest/devload.h"
 #include "dest/internal.h"
+#include "dest/put.h"
 #include "page/xbzrle.h"
 
 struct vm_sink {
@@ -24,7 +25,6 @@ struct vm_sink {
 	struct gw_ramblock *block[GW_MAX_TABLE_BLOCKS]; /* NULL: not the VM's */
 	struct gw_devload_block other[GW_MAX_TABLE_BLOCKS]; /* then here */
 	uint64_t kept; /* atomic: bytes of other blocks */
-	int first;     /* atomic: has a page been placed? */
 	/* how far it has come */
 	bool punched; /* RAM was made ours: empty it again on failure */
 	bool final;   /* RAM is complete */
@@ -155,69 +155,6 @@ static int op_begin(struct gw_sink *sink, const struct gw_image_desc *d,
 
 /* --- pages -------------------------------------------------------------- */
 
-static void first_page(struct vm_sink *s)
-{
-	if (!__atomic_exchange_n(&s->first, 1, __ATOMIC_RELAXED))
-		gw_pause_at(GW_PAUSE_DEST_BULK);
-}
-
-#ifndef MADV_POPULATE_WRITE /* Linux 5.14 */
-#define MADV_POPULATE_WRITE 23
-#endif
-
-/* For a file that has no write(): huge pages. Allocated first, so that a host
- * without memory is an error and not a SIGBUS. */
-static int copy_in(struct gw_ramblock *b, uint64_t at, const void *data,
-		   size_t len)
-{
-	if (madvise(b->host + at, len, MADV_POPULATE_WRITE) &&
-	    errno != EINVAL && errno != EINTR)
-		return errno == EFAULT ? -ENOMEM : -errno;
-	memcpy(b->host + at, data, len);
-	return 0;
-}
-
-/*
- * Through the file and not through our mapping of it: writing allocates whole
- * runs at once and maps nothing, twice as fast here as faulting pages in.
- */
-static int write_in(struct gw_ramblock *b, uint64_t at, const void *data,
-		    size_t len)
-{
-	while (len) {
-		ssize_t n = b->fd < 0 ? -1 :
-					pwrite(b->fd, data, len,
-					       (off_t)(b->fd_offset + at));
-
-		if (n < 0 && (b->fd < 0 || errno == EINVAL))
-			return copy_in(b, at, data, len);
-		if (n < 0 && errno != EINTR)
-			return -errno;
-		if (n > 0) {
-			data = (const uint8_t *)data + n;
-			at += (uint64_t)n;
-			len -= (size_t)n;
-		}
-	}
-	return 0;
-}
-
-static int put_ram(struct vm_sink *s, struct gw_ramblock *b, uint64_t first,
-		   uint32_t n, const void *data, struct gw_error *err)
-{
-	int r = write_in(b, first << GW_PAGE_BITS, data,
-			 (size_t)n << GW_PAGE_BITS);
-
-	if (r)
-		return gw_fail_errno(err, -r,
-				     "no memory on this host for RAM block '%s' at 0x%llx",
-				     b->idstr,
-				     (unsigned long long)first << GW_PAGE_BITS);
-	gw_bitmap_set_range(&b->placed, first, n);
-	first_page(s);
-	return 0;
-}
-
 /* Where page @page of @block, which is not RAM, is kept. */
 static uint8_t *room(struct vm_sink *s, int block, uint64_t page,
 		     struct gw_error *err)
@@ -268,7 +205,7 @@ static int op_pages(struct gw_sink *sink, int block, uint64_t first, uint32_t n,
 	struct vm_sink *s = of(sink);
 	struct gw_ramblock *b = s->block[block];
 	int r = s->final ? too_late(err) :
-		b	 ? put_ram(s, b, first, n, data, err) :
+		b	 ? gw_put_pages(b, first, n, data, err) :
 			   put_other(s, block, first, n, data, err);
 
 	if (!r)
@@ -349,7 +286,7 @@ static int op_delta(struct gw_sink *sink, int block, uint64_t page,
 				  "the delta of %u bytes for page 0x%llx of block '%s' is damaged",
 				  len, (unsigned long long)page, name);
 	count(s, len);
-	return b ? put_ram(s, b, page, 1, now, err) :
+	return b ? gw_put_pages(b, page, 1, now, err) :
 		   put_other(s, block, page, 1, now, err);
 }
 

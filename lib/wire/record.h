@@ -29,7 +29,7 @@
 enum gw_record_type {
 	/* either direction: JSON, see gw_record_put_error(); the last word */
 	GW_RECORD_ERROR = 1,
-	/* source: populated ranges of a block, to be prepared; optional */
+	/* source: populated ranges of a block, before their pages; optional */
 	GW_RECORD_EXTENTS = 2,
 	/* source: the VM stands, the last pass follows; optional */
 	GW_RECORD_STOPPED = 3,

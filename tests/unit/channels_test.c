@@ -183,7 +183,6 @@ static const struct gw_sink_ops sink_ops = { .name = "memory",
 struct rig {
 	struct gw_ram ram;
 	struct gw_ram_table table;
-	struct gw_prepare prepare;
 	struct gw_place_ram in_ram;
 	struct gw_place_sink in_sink;
 	struct memory_sink sink;
@@ -229,9 +228,7 @@ static void rig_init(struct rig *g, unsigned int n, enum into into)
 	g->table.entry[0].used_length = GW_PAGE_SIZE;
 	strcpy(g->table.entry[1].idstr, BLOCK);
 	g->table.entry[1].used_length = NPAGES * GW_PAGE_SIZE;
-	CHECK_OK(gw_prepare_start(&g->prepare, &g->ram, &err), &err);
-	gw_prepare_add(&g->prepare, b, 0, NPAGES / 3 * GW_PAGE_SIZE);
-	gw_place_ram_init(&g->in_ram, &g->table, &g->prepare);
+	gw_place_ram_init(&g->in_ram, &g->table);
 	g->in_ram.block[1] = b;
 	g->mem = b->host;
 	g->sink = (struct memory_sink){
@@ -273,7 +270,6 @@ static void rig_fini(struct rig *g)
 	}
 	gw_chan_close(g->main);
 	close(g->main_fd);
-	gw_prepare_stop(&g->prepare);
 	gw_place_sink_fini(&g->in_sink);
 	gw_progress_fini(&g->progress);
 	gw_cancel_fini(&g->cancel);
