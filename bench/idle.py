@@ -3,7 +3,7 @@
 """What does it cost to move a large guest that uses little of its memory?
 
 Idle guests of 4 and of 16 GiB that wrote 200 MiB once are moved by godwit and
-by QEMU's own migration, plainly and with multifd, in turn, in one run. Time and
+by QEMU's own migration, plainly and over several connections, in one run. Time and
 bytes are to follow what the guest used and not what it has. CPU time is that of
 both QEMUs and both godwits while they move, the idle guest's own among it.
 "source grew" is by how much more memory the source's QEMU, and `godwit
@@ -22,7 +22,9 @@ METRICS = lab.move_metrics("total-ms", "sent-bytes", "downtime-ms", "cpu-s",
                            "growth-kib", "memory-kib")
 
 
-SIDES = {"godwit": (False, (), {}), "QEMU": (True, (), {}),
+SIDES = {"godwit": (False, (), {}),
+         "godwit, 2 channels": (False, ("--channels", "2"), {}),
+         "QEMU": (True, (), {}),
          "QEMU, multifd 2": (True, ("multifd",), {"multifd_channels": 2})}
 
 
