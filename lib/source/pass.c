@@ -133,10 +133,15 @@ int gw_source_send_hole(struct gw_source *s, int block, uint64_t first,
 	return r;
 }
 
-/* Pages of a copy were holes, or not, when they were copied. */
+/* Pages of a copy were holes, or not, when they were copied; of a VM that stood
+ * before it was looked at no data is given back. */
 static int alike(struct gw_source *s, int block, uint64_t first, uint64_t n,
 		 uint64_t *len, bool *hole, struct gw_error *err)
 {
+	*len = n;
+	*hole = false;
+	if (s->c.stopped)
+		return 0;
 	if (!s->shadow)
 		return gw_extent_alike(&s->c.vm->ram.block[block], first, n,
 				       len, hole, err);
