@@ -2,12 +2,10 @@
 /* converge.c - see converge.h. */
 #include "source/converge.h"
 
-#include "base/clock.h"
 #include "base/live.h"
 
 #define MAX_POLISH   8		/* passes spent below the limit */
-#define SMALL_ENOUGH (64u << 10) /* bytes: not worth another pass, */
-#define SHORT_ENOUGH (2 * GW_NS_PER_MS) /* nor is what goes in that time */
+#define SMALL_ENOUGH (64u << 10) /* bytes: not worth another pass */
 #define PATIENCE     10		/* where stall_passes says "never" */
 #define BAD_PASSES   2		/* for a step of the throttle */
 
@@ -154,7 +152,7 @@ enum gw_verdict gw_converge_decide(struct gw_converge *c,
 	if (fits(p->remaining, p->bandwidth,
 		 GW_LIVE(params->downtime_limit_ns))) {
 		if (p->remaining <= SMALL_ENOUGH ||
-		    fits(p->remaining, p->bandwidth, SHORT_ENOUGH) ||
+		    fits(p->remaining, p->bandwidth, GW_CONVERGE_SHORT_NS) ||
 		    !lowered || ++c->polished > MAX_POLISH)
 			return GW_SWITCH_OVER;
 		return GW_GO_ON;

@@ -31,6 +31,8 @@
 #include "godwit.h"
 
 #define GW_CONVERGE_RECENT 8 /* passes whose least is waited for */
+/* What goes in that time is not worth another pass. */
+#define GW_CONVERGE_SHORT_NS 2000000
 
 enum gw_verdict { GW_GO_ON, GW_SWITCH_OVER, GW_GIVE_UP };
 

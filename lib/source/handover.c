@@ -38,11 +38,16 @@ static int pass_meanwhile(struct gw_source *s, struct gw_error *err)
  * The last pass is not limited. So what is left to it need not be either,
  * while the VM still runs: under a limit that is most of what it would stand
  * for. A sender that kept to its limit would also see too late that it stands.
+ * Without a limit, only what is so little that not more is written meanwhile.
  */
-static int no_limit_any_more(struct gw_source *s, struct gw_error *err)
+static int send_what_is_left(struct gw_source *s, struct gw_error *err)
 {
+	int64_t ns = gw_converge_estimate(s->now->remaining, s->ram_rate);
+
 	s->unlimited = true;
-	if (!s->track || !GW_LIVE(s->c.params->max_bandwidth))
+	if (!s->track || !s->now->remaining ||
+	    (!GW_LIVE(s->c.params->max_bandwidth) &&
+	     (ns < 0 || ns > GW_CONVERGE_SHORT_NS)))
 		return 0;
 	return gw_source_pass_part(s, err);
 }
@@ -55,7 +60,7 @@ int gw_source_stop_vm(struct gw_source *s, struct gw_error *err)
 	int r;
 
 	gw_moment("switch over");
-	r = no_limit_any_more(s, err);
+	r = send_what_is_left(s, err);
 	if (!r)
 		r = vm->ops->save_begin(vm, err);
 	gw_pause_at(GW_PAUSE_SOURCE_SAVING);

@@ -36,24 +36,6 @@
 /* Longer than a kernel's tick: the clock that mtime is taken from. */
 #define TICK_NS (50 * GW_NS_PER_MS)
 
-int gw_source_holes_init(struct gw_source *s, struct gw_error *err)
-{
-	struct gw_ram *ram = &s->c.vm->ram;
-	int r = 0;
-
-	for (int i = 0; i < ram->nblocks && !r; i++)
-		r = gw_bitmap_init(&s->fresh[i],
-				   gw_ramblock_npages(&ram->block[i]), err);
-	s->encode.fresh = s->fresh;
-	return r;
-}
-
-void gw_source_holes_fini(struct gw_source *s)
-{
-	for (int i = 0; i < GW_RAM_MAX_BLOCKS; i++)
-		gw_bitmap_fini(&s->fresh[i]);
-}
-
 /*
  * May something have been punched out of the block's file since the last
  * call? One that was in the same tick as another is not told apart from it,
@@ -76,6 +58,27 @@ static bool was_punched(struct gw_source *s, int block)
 		s->punched[block].tv_nsec = -1; /* equals no time */
 	return was.tv_sec != st.st_mtim.tv_sec ||
 	       was.tv_nsec != st.st_mtim.tv_nsec;
+}
+
+int gw_source_holes_init(struct gw_source *s, struct gw_error *err)
+{
+	struct gw_ram *ram = &s->c.vm->ram;
+	int r = 0;
+
+	for (int i = 0; i < ram->nblocks && !r; i++) {
+		r = gw_bitmap_init(&s->fresh[i],
+				   gw_ramblock_npages(&ram->block[i]), err);
+		/* What is a hole by now will not be sent. */
+		(void)was_punched(s, i);
+	}
+	s->encode.fresh = s->fresh;
+	return r;
+}
+
+void gw_source_holes_fini(struct gw_source *s)
+{
+	for (int i = 0; i < GW_RAM_MAX_BLOCKS; i++)
+		gw_bitmap_fini(&s->fresh[i]);
 }
 
 /* What is dirty goes out in this pass anyway. */
