@@ -52,4 +52,4 @@ if __name__ == "__main__":
                         default=[4096, 16384],
                         help="RAM of the guests (4096 16384)")
     sys.exit(measure.run(cases, METRICS, parser,
-                         quick={"sizes": [1024, 2048]}))
+                         quick={"sizes": [1024]}))
