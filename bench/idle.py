@@ -3,11 +3,11 @@
 """What does it cost to move a large guest that uses little of its memory?
 
 Idle guests of 4 and of 16 GiB that wrote 200 MiB once are moved by godwit and
-by QEMU's own migration, plainly and over several connections, in one run. Time and
-bytes are to follow what the guest used and not what it has. CPU time is that of
-both QEMUs and both godwits while they move, the idle guest's own among it.
-"source grew" is by how much more memory the source's QEMU, and `godwit
-migrate`, had resident at most.
+by QEMU's own migration, plainly and over several connections, in turn, in one
+run. Time and bytes are to follow what the guest used and not what it has. CPU
+time is that of both QEMUs and both godwits while they move, the idle guest's
+own among it. "source grew" is by how much more memory the source's QEMU, and
+`godwit migrate`, had resident at most.
 Beside the VM's own memory godwit may use little: the private memory of both
 its processes is sampled, and more than a limit is a failure.
 """

@@ -87,35 +87,26 @@ static size_t transfer(const struct part *p, uint8_t *at, size_t n)
 	return (size_t)r;
 }
 
+/* By the buffer; where the memory is new, aside and then into its file. */
 static void *carry(void *arg)
 {
 	struct part *p = arg;
+	uint8_t *aside = p->mem->new ? malloc(BUFFER) : NULL;
 
-	while (p->at < p->end) {
-		size_t n = p->end - p->at < BUFFER ? p->end - p->at : BUFFER;
-
-		p->at += transfer(p, p->mem->p + p->at, n);
-	}
-	return NULL;
-}
-
-static void *carry_aside(void *arg)
-{
-	struct part *p = arg;
-	uint8_t *buffer = malloc(BUFFER);
-
-	if (!buffer)
+	if (p->mem->new && !aside)
 		die("buffer");
 	while (p->at < p->end) {
 		size_t n = p->end - p->at < BUFFER ? p->end - p->at : BUFFER;
+		uint8_t *to = aside ? aside : p->mem->p + p->at;
 
 		for (size_t had = 0; had < n;)
-			had += transfer(p, buffer + had, n - had);
-		if (pwrite(p->mem->fd, buffer, n, (off_t)p->at) != (ssize_t)n)
+			had += transfer(p, to + had, n - had);
+		if (aside &&
+		    pwrite(p->mem->fd, aside, n, (off_t)p->at) != (ssize_t)n)
 			die("write");
 		p->at += n;
 	}
-	free(buffer);
+	free(aside);
 	return NULL;
 }
 
@@ -132,9 +123,7 @@ static void carry_all(const int *fd, int n, const struct memory *mem,
 					 .at = share * (size_t)i,
 					 .end = share * (size_t)(i + 1),
 					 .sends = sends };
-		errno = pthread_create(&part[i].thread, NULL,
-				       mem->new ? carry_aside : carry,
-				       &part[i]);
+		errno = pthread_create(&part[i].thread, NULL, carry, &part[i]);
 		if (errno)
 			die("thread");
 	}

@@ -275,7 +275,9 @@ int gw_dest_extents(struct gw_dest *d, const struct gw_record *rec,
 	if (gw_record_get_extents(&d->in, rec, &d->c.vm->ram, &b, d->extents,
 				  &n))
 		return bad(d, err);
-	for (uint32_t i = 0; i < n && d->phase <= GW_DEST_RAM; i++)
+	if (d->phase > GW_DEST_RAM || d->c.keeper)
+		return 0; /* only the first copy is counted */
+	for (uint32_t i = 0; i < n; i++)
 		d->now->populated += d->extents[i].len;
 	return 0;
 }

@@ -34,15 +34,10 @@ static int ram_pages(struct gw_place *p, int block, uint64_t first, uint32_t n,
 	return gw_put_pages(block_of(p, block), first, n, data, err);
 }
 
-/* A page that was never placed is zero already: it is not even touched. */
 static int ram_zeros(struct gw_place *p, int block, uint64_t first, uint64_t n,
 		     struct gw_error *err)
 {
-	struct gw_ramblock *b = block_of(p, block);
-
-	for (uint64_t i = first; i < first + n; i++)
-		if (gw_bitmap_test(&b->placed, i))
-			memset(b->host + (i << GW_PAGE_BITS), 0, GW_PAGE_SIZE);
+	gw_put_zeros(block_of(p, block), first, n);
 	return 0;
 }
 

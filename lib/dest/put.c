@@ -93,3 +93,18 @@ bool gw_put_is_fresh(const struct gw_ramblock *b, uint64_t first, uint32_t n)
 			return false;
 	return has_write(b);
 }
+
+void gw_put_zeros(struct gw_ramblock *b, uint64_t first, uint64_t n)
+{
+	uint64_t at = first, end = first + n, len;
+
+	while (at < end &&
+	       (len = gw_bitmap_next_run(&b->placed, at, end - at, &at))) {
+		if (at >= end)
+			break;
+		if (len > end - at)
+			len = end - at;
+		memset(b->host + (at << GW_PAGE_BITS), 0, len << GW_PAGE_BITS);
+		at += len;
+	}
+}

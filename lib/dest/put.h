@@ -29,4 +29,7 @@ bool gw_put_is_fresh(const struct gw_ramblock *b, uint64_t first, uint32_t n);
 int gw_put_room(struct gw_ramblock *b, uint64_t first, uint32_t n,
 		struct gw_error *err) GW_MUST_CHECK;
 
+/* A page that was never put is zero already: it is not even touched. */
+void gw_put_zeros(struct gw_ramblock *b, uint64_t first, uint64_t n);
+
 #endif

@@ -212,22 +212,6 @@ static int op_pages(struct gw_sink *sink, int block, uint64_t first, uint32_t n,
 	return r;
 }
 
-/* A page that was never placed is zero already: it is not even touched. */
-static void zero_placed(struct gw_ramblock *b, uint64_t first, uint64_t n)
-{
-	uint64_t at = first, end = first + n, len;
-
-	while (at < end &&
-	       (len = gw_bitmap_next_run(&b->placed, at, end - at, &at))) {
-		if (at >= end)
-			break;
-		if (len > end - at)
-			len = end - at;
-		memset(b->host + (at << GW_PAGE_BITS), 0, len << GW_PAGE_BITS);
-		at += len;
-	}
-}
-
 static int op_zeros(struct gw_sink *sink, int block, uint64_t first, uint64_t n,
 		    struct gw_error *err)
 {
@@ -237,7 +221,7 @@ static int op_zeros(struct gw_sink *sink, int block, uint64_t first, uint64_t n,
 	if (s->final)
 		return too_late(err);
 	if (s->block[block]) {
-		zero_placed(s->block[block], first, n);
+		gw_put_zeros(s->block[block], first, n);
 		return 0;
 	}
 	for (uint64_t i = first; i < first + n; i++) {

@@ -4,7 +4,8 @@
  * numbers in, verdict out.
  *
  *	fits downtime-limit	switch over, unless another pass would still
- *				lower what is left by a quarter
+ *				lower what is left by a quarter, and that is
+ *				more than goes in GW_CONVERGE_SHORT_NS
  *	auto-converge		a pass after which more than
  *				throttle-trigger-threshold percent of what it
  *				sent is dirty again is a bad one. Every second
