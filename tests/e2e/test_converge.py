@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from harness import CANCELLED, CONVERGE, OK, USAGE, assert_one_story, said, \
-    wait_until
+from harness import CANCELLED, CONVERGE, OK, USAGE, assert_one_story, \
+    guardians, said, wait_until
 
 # 32 MiB rewritten as fast as it goes, 1.5 GB/s on an idle host, against a link
 # that is far slower than that even where the host gives the guest a hundredth.
@@ -213,30 +213,13 @@ def test_godwit_is_killed_in_mid_throttle(env, quotas):
     assert_one_story(a, b)
 
 
-def guardians(a):
-    """Processes named so that hold this VM's move lock."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/comm") as f:
-                if f.read() != "gw-guardian\n":
-                    continue
-            fds = [os.readlink(f"/proc/{pid}/fd/{n}")
-                   for n in os.listdir(f"/proc/{pid}/fd")]
-        except OSError:
-            continue
-        if any(x.startswith(a.env.rundir + "/") for x in fds):
-            found.append(int(pid))
-    return found
-
-
 def test_godwit_and_guardian_are_killed_in_mid_throttle(env, quotas):
     """Nobody is left to do anything: the next godwit does."""
     a, b = pair(env)
     rx, at = env.receive(b)
     tx = throttled_move(env, a, at)
     tx.kill(signal.SIGSTOP)
-    guard, = guardians(a)
+    guard, = guardians(env)
     os.kill(guard, signal.SIGKILL)
     tx.kill()
     tx.wait()
