@@ -39,9 +39,10 @@ class Kind(NamedTuple):
             (", direct I/O" if self.direct else "")
 
     def ours(self):
-        channels = ["--channels", str(self.channels)] if self.channels else []
-        return channels, ["--format", self.format, *channels,
-                          *(["--direct-io"] if self.direct else [])]
+        """Options of restore, and of save."""
+        both = [*(["--channels", str(self.channels)] if self.channels else []),
+                *(["--direct-io"] if self.direct else [])]
+        return both, ["--format", self.format, *both]
 
     def theirs(self):
         """Capabilities and parameters."""

@@ -116,7 +116,7 @@ struct godwit_params {
 	const char *format;	     /* save: "mapped-ram", "stream" */
 	uint32_t channels;	     /* threads, or connections, that carry pages;
 					0: 1 to migrate, 2 for files */
-	bool direct_io;		     /* write pages with O_DIRECT */
+	bool direct_io;		     /* save, restore: pages by O_DIRECT */
 	bool xbzrle;		     /* pages sent before go as differences */
 	uint64_t cache_size;	     /* bytes of pages to take them from; 64 MiB */
 	bool skip_zero_pages;	     /* on: the first pass leaves zero pages out

@@ -80,6 +80,8 @@ int gw_restore_run(const struct gw_restore_config *c, struct gw_error *err)
 	r = c->vm->ops->check(c->vm, false, err);
 	if (!r) {
 		x.img = gw_image_open(c->path, c->cancel, err);
+		if (x.img && c->params->direct_io)
+			gw_image_read_direct(x.img);
 		r = x.img ? load(&x, err) : -err->code;
 		if (r)
 			say_where(&x, err);

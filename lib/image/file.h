@@ -38,6 +38,10 @@ int gw_input_readv(int fd, struct iovec *iov, int niov, uint64_t offset,
 int gw_input_read(int fd, void *dst, size_t len, uint64_t offset,
 		  struct gw_error *err) GW_MUST_CHECK;
 
+/* The same, past the page cache where @direct (-1: none) can. */
+int gw_input_read_direct(int direct, int fd, void *dst, size_t len,
+			 uint64_t offset, struct gw_error *err) GW_MUST_CHECK;
+
 /* The next part of the file in [@from, @to) that is no hole. Return: its
  * length (0: none), its start in *@start. */
 uint64_t gw_input_data(int fd, uint64_t from, uint64_t to, uint64_t *start);
@@ -47,6 +51,7 @@ uint64_t gw_input_data(int fd, uint64_t from, uint64_t to, uint64_t *start);
 struct gw_image_file {
 	struct gw_image img; /* first: an image is one of these */
 	int fd;		     /* owned */
+	int direct;	     /* the same with O_DIRECT, owned; -1: none */
 };
 
 struct gw_image_kind {

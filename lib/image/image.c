@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "image/direct.h"
 #include "image/file.h"
 
 #define READ_SIZE (1u << 20)
@@ -123,6 +124,7 @@ static int on_config(struct loader *l, struct gw_error *err)
 	img->base = l->in.base;
 	img->libvirt = l->in.libvirt;
 	l->f->fd = l->in.fd; /* which the loader goes on reading */
+	l->f->direct = -1;
 	return 0;
 }
 
@@ -340,12 +342,22 @@ void gw_image_close(struct gw_image *img)
 	if (!img)
 		return;
 	close(f->fd);
+	if (f->direct >= 0)
+		close(f->direct);
 	free(img->pass);
 	free(img->tail);
 	img->ops->close(img);
 }
 
 /* --- reading ------------------------------------------------------------ */
+
+void gw_image_read_direct(struct gw_image *img)
+{
+	struct gw_image_file *f = (struct gw_image_file *)img;
+
+	if (f->direct < 0)
+		f->direct = gw_direct_open(f->fd, O_RDONLY);
+}
 
 int gw_image_read(struct gw_image *img, int block, uint64_t page, uint32_t n,
 		  void *dst, struct gw_error *err)

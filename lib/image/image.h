@@ -88,6 +88,10 @@ static inline uint64_t gw_image_npages(const struct gw_image *img, int block)
 int gw_image_read(struct gw_image *img, int block, uint64_t page, uint32_t n,
 		  void *dst, struct gw_error *err) GW_MUST_CHECK;
 
+/* From here on read runs of 64 KiB and more past the page cache (O_DIRECT),
+ * where format and file system can: mapped-ram. Before other threads read. */
+void gw_image_read_direct(struct gw_image *img);
+
 /* Pages by state, over all blocks or one (@block >= 0). */
 void gw_image_count(struct gw_image *img, int block, uint64_t npages[3]);
 

@@ -110,9 +110,12 @@ static int read_data(struct gw_image *img, int block, uint64_t page,
 	const struct gw_mapped_block *m =
 		&img->desc.table.entry[block].mapped;
 
-	return gw_input_read(((struct gw_image_file *)img)->fd, dst,
-			     (size_t)n * GW_PAGE_SIZE,
-			     m->pages_offset + page * GW_PAGE_SIZE, err);
+	const struct gw_image_file *f = (struct gw_image_file *)img;
+
+	return gw_input_read_direct(f->direct, f->fd, dst,
+				    (size_t)n * GW_PAGE_SIZE,
+				    m->pages_offset + page * GW_PAGE_SIZE,
+				    err);
 }
 
 const struct gw_image_kind gw_image_mapped = {

@@ -16,6 +16,7 @@
 #include "base/bytes.h"
 #include "base/scope.h"
 #include "chan/uri.h"
+#include "image/direct.h"
 #include "image/file.h"
 #include "image/libvirt.h"
 #include "wire/hello.h"
@@ -61,6 +62,16 @@ int gw_input_read(int fd, void *dst, size_t len, uint64_t offset,
 	struct iovec iov = { dst, len };
 
 	return len ? gw_input_readv(fd, &iov, 1, offset, err) : 0;
+}
+
+int gw_input_read_direct(int direct, int fd, void *dst, size_t len,
+			 uint64_t offset, struct gw_error *err)
+{
+	bool fits = gw_direct_fits(direct, dst, len, offset);
+	int r = gw_input_read(fits ? direct : fd, dst, len, offset, err);
+
+	return fits && r == -EINVAL ? gw_input_read(fd, dst, len, offset, err) :
+				      r;
 }
 
 uint64_t gw_input_data(int fd, uint64_t from, uint64_t to, uint64_t *start)

@@ -7,10 +7,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "image/direct.h"
 #include "page/xbzrle.h"
 
 #define WRITE_MAX  (1u << 20) /* one write; enough for any disk */
-#define DIRECT_MIN (64u << 10)
 
 int gw_pagefile_open(struct gw_pagefile *p, const char *path,
 		     const struct gw_sink_options *o, uint64_t *nbytes,
@@ -58,16 +58,10 @@ int gw_pagefile_begin(struct gw_pagefile *p, const struct gw_image_desc *d,
 	return 0;
 }
 
-/*
- * O_DIRECT where memory and place are aligned, as QEMU's RAM and our buffers
- * are. Short runs wait for the disk one by one that way; in the page cache
- * they grow together (docs/decisions/0016-threads-not-io-uring.md).
- */
 static int put(struct gw_pagefile *p, const uint8_t *data, uint64_t len,
 	       uint64_t offset, struct gw_error *err)
 {
-	bool aligned = ((uintptr_t)data | offset | len) % GW_PAGE_SIZE == 0;
-	bool direct = p->direct >= 0 && aligned && len >= DIRECT_MIN;
+	bool direct = gw_direct_fits(p->direct, data, len, offset);
 	int fd = direct ? p->direct : p->file.fd;
 
 	while (len) {

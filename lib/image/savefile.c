@@ -16,6 +16,7 @@
 
 #include "base/scope.h"
 #include "base/units.h"
+#include "image/direct.h"
 
 #define TEMP_TRIES 100
 
@@ -185,11 +186,7 @@ int gw_savefile_open(struct gw_savefile *f, const char *path,
 
 int gw_savefile_direct(const struct gw_savefile *f)
 {
-	char proc[64];
-
-	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", f->fd);
-	return f->folder < 0 ? -1 :
-			       open(proc, O_RDWR | O_DIRECT | O_CLOEXEC);
+	return f->folder < 0 ? -1 : gw_direct_open(f->fd, O_RDWR);
 }
 
 int gw_savefile_full(const struct gw_savefile *f, int code, size_t len,

@@ -169,6 +169,9 @@ def save(nest, guest, how, path, offset=0):
     ("10.0", "mapped-ram", 4096, []),
     ("10.0", "mapped-ram+multifd", 0, ["--channels", "4"]),
     ("10.0", "mapped-ram+multifd+direct", 0, []),
+    ("10.0", "mapped-ram+multifd+direct", 0, ["--direct-io"]),
+    ("10.0", "mapped-ram", 512, ["--direct-io"]),
+    ("10.0", "stream", 0, ["--direct-io"]),
     ("11.1", "mapped-ram", 0, ["--channels", "64"]),
     ("11.1", "mapped-ram+multifd", 1 << 20, []),
 ], ids=lambda x: "-".join(x) if isinstance(x, list) else str(x))

@@ -281,6 +281,22 @@ static void same_memory(struct model *m, struct gw_image *img)
 		}
 }
 
+/* In long runs, which may go past the page cache. */
+static void same_blocks(struct model *m, struct gw_image *img)
+{
+	static _Alignas(GW_PAGE_SIZE) uint8_t all[NPAGES * PAGE];
+	struct gw_error err = { 0 };
+
+	gw_image_read_direct(img);
+	gw_image_read_direct(img); /* once is enough */
+	for (int b = 0; b < NBLOCKS; b++) {
+		uint32_t n = (uint32_t)layout[b].npages;
+
+		CHECK_OK(gw_image_read(img, b, 0, n, all, &err), &err);
+		CHECK(!memcmp(all, m->data[b], (size_t)n * PAGE));
+	}
+}
+
 static void same_image(struct model *m, const char *path, const char *format)
 {
 	struct gw_error err = { 0 };
@@ -298,6 +314,7 @@ static void same_image(struct model *m, const char *path, const char *format)
 		CHECK(gw_image_npages(img, b) == layout[b].npages);
 	}
 	same_memory(m, img);
+	same_blocks(m, img);
 	CHECK(img->have_end);
 	CHECK(img->eof == sections_len &&
 	      !memcmp(img->tail, sections, sections_len));
