@@ -97,6 +97,17 @@ uint64_t gw_bitmap_count(const struct gw_bitmap *b)
 	return n;
 }
 
+uint64_t gw_bitmap_count_range(const struct gw_bitmap *b, uint64_t first,
+			       uint64_t n)
+{
+	uint64_t end = first + n, count = 0;
+
+	for (uint64_t w = WORD(first); n && w <= WORD(end - 1); w++)
+		count += (uint64_t)__builtin_popcountll(
+			load(&b->word[w]) & range_mask(w, first, end));
+	return count;
+}
+
 /* The first word in [@w, @end) that may be non-zero, or @end. */
 static uint64_t next_word_in(const struct gw_bitmap *b, uint64_t w,
 			     uint64_t end)

@@ -34,6 +34,8 @@ bool gw_bitmap_clear(struct gw_bitmap *b, uint64_t bit);
 void gw_bitmap_set_range(struct gw_bitmap *b, uint64_t first, uint64_t n);
 void gw_bitmap_clear_all(struct gw_bitmap *b);
 uint64_t gw_bitmap_count(const struct gw_bitmap *b);
+uint64_t gw_bitmap_count_range(const struct gw_bitmap *b, uint64_t first,
+			       uint64_t n);
 
 /* For who divides a bitmap by its words, 64 bits each: */
 static inline uint64_t gw_bitmap_words(const struct gw_bitmap *b)

@@ -75,6 +75,17 @@ static int manual_scan(struct gw_track *t, struct gw_error *err)
 	return 0;
 }
 
+static int manual_scan_range(struct gw_track *t, int block, uint64_t first,
+			     uint64_t n, struct gw_error *err)
+{
+	struct manual *m = t->priv;
+
+	t->pages_reported +=
+		gw_bitmap_move_range(&t->config.ram->block[block].dirty,
+				     &m->marked[block], first, n);
+	return 0;
+}
+
 static void manual_stop(struct gw_track *t)
 {
 }
@@ -85,6 +96,7 @@ const struct gw_track_ops gw_track_manual = {
 	.open = manual_open,
 	.start = manual_start,
 	.scan = manual_scan,
+	.scan_range = manual_scan_range,
 	.stop = manual_stop,
 	.close = manual_close,
 };

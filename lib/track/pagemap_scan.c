@@ -398,6 +398,33 @@ static int pagemap_scan(struct gw_track *t, struct gw_error *err)
 	return gw_process_check(p->process, t->config.pid, err);
 }
 
+/* Without what vanished, and without new parts: the next scan has those. */
+static int pagemap_scan_range(struct gw_track *t, int block, uint64_t first,
+			      uint64_t n, struct gw_error *err)
+{
+	struct pagemap *p = t->priv;
+	struct gw_ramblock *b = &t->config.ram->block[block];
+	uint64_t at = first << GW_PAGE_BITS, end = at + (n << GW_PAGE_BITS);
+	uint64_t len;
+
+	if (b->page_size != GW_PAGE_SIZE)
+		return 0;
+	for (; at < end && (len = gw_parts_next(&p->parts, block, &at));
+	     at += len) {
+		int r;
+
+		if (at >= end)
+			break;
+		if (len > end - at)
+			len = end - at;
+		r = scan_written(t, b, b->peer_addr + at,
+				 b->peer_addr + at + len);
+		if (r)
+			return fail(t, b, "scanning the pages of", r, err);
+	}
+	return 0;
+}
+
 static void pagemap_stop(struct gw_track *t)
 {
 	struct pagemap *p = t->priv;
@@ -411,6 +438,7 @@ const struct gw_track_ops gw_track_pagemap_scan = {
 	.open = pagemap_open,
 	.start = pagemap_start,
 	.scan = pagemap_scan,
+	.scan_range = pagemap_scan_range,
 	.stop = pagemap_stop,
 	.close = pagemap_close,
 };

@@ -127,6 +127,21 @@ int gw_track_scan(struct gw_track *t, struct gw_error *err)
 	return r;
 }
 
+int gw_track_scan_range(struct gw_track *t, int block, uint64_t first,
+			uint64_t n, struct gw_error *err)
+{
+	int64_t begin = gw_now_ns();
+	int r;
+
+	if (!t->started)
+		return gw_fail(err, EINVAL, "a scan without a started tracker");
+	if (!t->ops->scan_range)
+		return 0;
+	r = t->ops->scan_range(t, block, first, n, err);
+	t->scan_ns += gw_now_ns() - begin;
+	return r;
+}
+
 void gw_track_stop(struct gw_track *t)
 {
 	if (!t || !t->started)

@@ -71,6 +71,11 @@ struct gw_track_ops {
 	/* OR the pages written since start or the last scan into the bitmaps,
 	 * count them in t->pages_reported, and watch them again. */
 	int (*scan)(struct gw_track *t, struct gw_error *err);
+	/* Optional: the same for pages [@first, @first + @n) of block @block
+	 * alone, as far as they are watched. What it finds is as true as what
+	 * scan() finds, only a scan() finds all. */
+	int (*scan_range)(struct gw_track *t, int block, uint64_t first,
+			  uint64_t n, struct gw_error *err);
 	/* Stop watching; the guest pays nothing any more. Once per start. */
 	void (*stop)(struct gw_track *t);
 	void (*close)(struct gw_track *t); /* when stopped; frees t->priv */
@@ -103,6 +108,14 @@ int gw_track_start(struct gw_track *t, struct gw_error *err) GW_MUST_CHECK;
 /* -ESRCH: the VM's process ended. After an error what was reported is valid,
  * but the set is not complete: the migration cannot go on. */
 int gw_track_scan(struct gw_track *t, struct gw_error *err) GW_MUST_CHECK;
+
+/*
+ * What was written in pages [@first, @first + @n) of block @block, before they
+ * are sent: then that need not be found, and sent, again. A tracker may find
+ * nothing here; errors as above.
+ */
+int gw_track_scan_range(struct gw_track *t, int block, uint64_t first,
+			uint64_t n, struct gw_error *err) GW_MUST_CHECK;
 
 void gw_track_stop(struct gw_track *t); /* idempotent; NULL is fine */
 void gw_track_close(struct gw_track *t); /* stops too; NULL is fine */

@@ -125,6 +125,12 @@ static void behaves_like_an_array(void)
 			n = gw_bitmap_next_run(&m.b, from, max, &a);
 			CHECK(n == model_next_run(&m, from, max, &b));
 			CHECK(!n || a == b);
+			a = pick(m.n);
+			b = pick_len(m.n - a);
+			n = gw_bitmap_count_range(&m.b, a, b);
+			while (b)
+				n -= m.bit[a + --b];
+			CHECK(!n);
 			if (i % 500 == 0)
 				CHECK(model_equal(&m));
 		}
