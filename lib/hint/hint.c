@@ -99,6 +99,21 @@ void gw_hint_reported(struct gw_hint *h)
 		gw_bitmap_subtract(&h->absent[i], &h->ram->block[i].dirty);
 }
 
+void gw_hint_reported_range(struct gw_hint *h, int block, uint64_t first,
+			    uint64_t n)
+{
+	uint64_t end = first + n;
+
+	if (!__atomic_load_n(&h->stats.accepted, __ATOMIC_RELAXED) ||
+	    !h->ram || block >= h->nabsent)
+		return;
+	for (; gw_bitmap_next_run(&h->absent[block], first, 1, &first) &&
+	       first < end;
+	     first++)
+		if (gw_bitmap_test(&h->ram->block[block].dirty, first))
+			gw_bitmap_clear(&h->absent[block], first);
+}
+
 static void count(uint64_t *counter, uint64_t n)
 {
 	__atomic_fetch_add(counter, n, __ATOMIC_RELAXED);

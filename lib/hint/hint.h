@@ -75,6 +75,10 @@ void gw_hint_close(struct gw_hint *h);
  * absent any more, they will be sent. */
 void gw_hint_reported(struct gw_hint *h);
 
+/* The same for pages [@first, @first + @n) of block @block. */
+void gw_hint_reported_range(struct gw_hint *h, int block, uint64_t first,
+			    uint64_t n);
+
 /* No hint can come any more: forget the VM's memory. */
 void gw_hint_end(struct gw_hint *h);
 

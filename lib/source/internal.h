@@ -25,6 +25,10 @@
 /* Between two scans while the VM runs: each makes the guest fault again. */
 #define GW_SOURCE_SCAN_PERIOD_NS (50 * GW_NS_PER_MS)
 
+/* A part of RAM of which the last scan is older than this is looked at again
+ * before it is sent. */
+#define GW_SOURCE_RESCAN_NS (5 * GW_NS_PER_MS)
+
 struct gw_source;
 struct gw_source_disks;
 struct gw_senders;
@@ -99,6 +103,8 @@ struct gw_source {
 	bool go_sent;		/* GO, the whole of it, left us */
 	bool peer_not_here;	/* its last word: the VM is not there */
 	int64_t last_scan_ns;
+	uint64_t reported; /* pages, by the tracker up to the last scan */
+	bool rescan; /* pages are looked at once more before they are sent */
 	int64_t stopped_ns;	/* when the VM stood still */
 	XXH3_state_t *device_hash;
 	/* bytes/s of the last pass that was long enough to tell */

@@ -16,6 +16,8 @@
 #include "ram/extents.h"
 #include "source/internal.h"
 
+#define RESCAN_PAGES 1024u
+
 /* Sleep @ns, less if cancelled (the next peer_check finds out). */
 static void rest(struct gw_source *s, int64_t ns)
 {
@@ -178,13 +180,50 @@ static int send_run(struct gw_source *s, int block, uint64_t first, uint64_t n,
 	return r;
 }
 
+/*
+ * A page that was written since the last scan and is not sent yet would be
+ * sent twice: now, with what was written, and in the next pass, because of it.
+ * So the next pages to be sent, up to *@until, are scanned again, if the last
+ * scan is a while ago. What becomes dirty by it has its turn at once.
+ */
+static int rescan(struct gw_source *s, int block, uint64_t at, uint64_t *until,
+		  struct gw_error *err)
+{
+	struct gw_ramblock *b = &s->c.vm->ram.block[block];
+	uint64_t first, n, dirty;
+	int r;
+
+	if (!s->rescan ||
+	    gw_now_ns() - s->last_scan_ns < GW_SOURCE_RESCAN_NS ||
+	    !gw_bitmap_next_run(&b->dirty, at, 1, &first) || first < *until)
+		return 0;
+	n = gw_ramblock_npages(b) - first;
+	if (n > RESCAN_PAGES)
+		n = RESCAN_PAGES;
+	dirty = gw_bitmap_count_range(&b->dirty, first, n);
+	r = gw_track_scan_range(s->track, block, first, n, err);
+	dirty = gw_bitmap_count_range(&b->dirty, first, n) - dirty;
+	s->now->remaining += dirty * GW_PAGE_SIZE;
+	s->pass_ram += dirty * GW_PAGE_SIZE;
+	if (s->now->hinted)
+		gw_hint_reported_range(s->c.hint, block, first, n);
+	*until = first + n;
+	return r;
+}
+
 static int send_block(struct gw_source *s, int block, struct gw_error *err)
 {
 	struct gw_ramblock *b = &s->c.vm->ram.block[block];
-	uint64_t at = 0, first, n;
+	uint64_t at = 0, until = 0, first, n;
 	int r = 0;
 
-	while (!r && (n = gw_bitmap_take_run(&b->dirty, at, &first))) {
+	while (!r) {
+		r = rescan(s, block, at, &until, err);
+		if (r)
+			break;
+		n = gw_bitmap_take_run(&b->dirty, at, &first);
+		if (!n)
+			break;
 		r = send_run(s, block, first, n, err);
 		at = first + n;
 		s->now->remaining -= n * GW_PAGE_SIZE;
@@ -244,6 +283,14 @@ static void count(struct gw_source *s)
 	memset(c, 0, sizeof(*c));
 }
 
+/* Not where each scan has to wait for disks, nor of a copy, nor in the window
+ * of hints, in which no scan may run (hint/hint.h). */
+static bool may_rescan(const struct gw_source *s)
+{
+	return s->track && !s->c.vm->info.direct_io && !s->shadow &&
+	       !s->hinting;
+}
+
 /* Send what the bitmaps hold. */
 int gw_source_pass_send(struct gw_source *s, bool last, struct gw_error *err)
 {
@@ -253,6 +300,7 @@ int gw_source_pass_send(struct gw_source *s, bool last, struct gw_error *err)
 	s->pass_ns = 0;
 	s->tick_ns = gw_now_ns();
 	s->pass_ram = s->now->remaining;
+	s->rescan = !last && may_rescan(s);
 	for (int i = 0; i < s->c.vm->ram.nblocks && !r; i++)
 		r = send_block(s, i, err);
 	if (!r)

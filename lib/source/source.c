@@ -70,13 +70,14 @@ static int scan_and_decide(struct gw_source *s, enum gw_verdict *v,
 	int64_t since = s->last_scan_ns;
 	struct godwit_stats *n = s->now;
 	struct gw_converge_pass p;
+	uint64_t was = s->reported;
 	int r = gw_source_pass_scan(s, err);
 
 	if (r)
 		return r;
-	n->dirty_pages_rate =
-		(uint64_t)((double)(n->remaining / GW_PAGE_SIZE) * 1e9 /
-			   (double)(s->last_scan_ns - since + 1));
+	s->reported = s->track->pages_reported;
+	n->dirty_pages_rate = (uint64_t)((double)(s->reported - was) * 1e9 /
+					 (double)(s->last_scan_ns - since + 1));
 	n->expected_downtime_ns =
 		gw_converge_estimate(n->remaining, s->ram_rate);
 	p = (struct gw_converge_pass){ .pass = n->pass,

@@ -167,6 +167,11 @@ static void a_page_reported_written_is_absent_no_more(void)
 	gw_hint_reported(&hint);
 	CHECK(!gw_hint_absent(&hint, 1, 5) && gw_hint_absent(&hint, 1, 6));
 	CHECK(gw_hint_nabsent(&hint) == 511);
+	gw_bitmap_set_range(&ram.block[1].dirty, 10, 90);
+	gw_hint_reported_range(&hint, 1, 20, 10);
+	gw_hint_reported_range(&hint, 0, 0, PAGES); /* nothing was hinted */
+	CHECK(gw_hint_absent(&hint, 1, 19) && gw_hint_absent(&hint, 1, 30));
+	CHECK(gw_hint_nabsent(&hint) == 501);
 	gw_bitmap_set_range(&ram.block[1].dirty, 0, PAGES);
 	gw_hint_reported(&hint);
 	CHECK(!gw_hint_nabsent(&hint));
