@@ -8,6 +8,8 @@
 #define SMALL_ENOUGH (64u << 10) /* bytes: not worth another pass */
 #define PATIENCE     10		/* where stall_passes says "never" */
 #define BAD_PASSES   2		/* for a step of the throttle */
+#define LONG_PASS_NS 1000000000 /* as bad as so many of those */
+#define LONGEST	     4		/* of those: see first what a step does */
 
 int64_t gw_converge_estimate(uint64_t nbytes, uint64_t bandwidth)
 {
@@ -67,7 +69,6 @@ static void step(struct gw_converge *c, const struct godwit_params *params,
 
 	if (c->throttle < max)
 		c->throttle = by < max - c->throttle ? c->throttle + by : max;
-	c->bad = 0;
 	c->stalled = 0;
 	c->best = remaining;
 }
@@ -80,6 +81,13 @@ static bool is_bad(const struct godwit_params *params,
 	return (double)p->remaining * 100 > (double)p->sent * percent;
 }
 
+static unsigned int weight(const struct gw_converge_pass *p)
+{
+	int64_t n = p->ns / LONG_PASS_NS;
+
+	return n < 1 ? 1 : n > LONGEST ? LONGEST : (unsigned int)n;
+}
+
 static void throttle(struct gw_converge *c, const struct godwit_params *params,
 		     const struct gw_converge_pass *p)
 {
@@ -87,8 +95,10 @@ static void throttle(struct gw_converge *c, const struct godwit_params *params,
 
 	if (c->throttle > max) /* it was lowered meanwhile */
 		c->throttle = max;
-	if (is_bad(params, p) && can_throttle(c, params) &&
-	    ++c->bad >= BAD_PASSES)
+	if (!is_bad(params, p) || !can_throttle(c, params))
+		return;
+	c->bad += weight(p);
+	for (; c->bad >= BAD_PASSES; c->bad -= BAD_PASSES)
 		step(c, params, p->remaining);
 }
 
@@ -162,6 +172,7 @@ enum gw_verdict gw_converge_decide(struct gw_converge *c,
 		return GW_GO_ON;
 	if (!last && can_throttle(c, params)) {
 		step(c, params, p->remaining);
+		c->bad = 0;
 		return GW_GO_ON;
 	}
 	return stalled(c, params, p, last, patience);

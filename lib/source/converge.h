@@ -11,7 +11,8 @@
  *				sent is dirty again is a bad one. Every second
  *				bad pass raises c->throttle: initial, then by
  *				increment, up to max. (QEMU's rule; as there
- *				it is not lowered while the VM moves.)
+ *				it is not lowered while the VM moves.) One
+ *				that took long is several bad ones.
  *	stalled			`stall_passes` passes in a row, at this
  *				throttle, did not lower the least that was left
  *				by 5 %. Throttle more if there is more; else
@@ -43,6 +44,7 @@ struct gw_converge_pass {
 	uint64_t sent;	    /* bytes of guest memory that were worked off */
 	uint64_t remaining; /* bytes that are dirty now */
 	uint64_t bandwidth; /* guest memory, bytes/s; 0: unknown */
+	int64_t ns;	    /* since the scan before */
 };
 
 /* All zero to begin with. */

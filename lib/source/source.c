@@ -83,7 +83,8 @@ static int scan_and_decide(struct gw_source *s, enum gw_verdict *v,
 	p = (struct gw_converge_pass){ .pass = n->pass,
 				       .sent = s->pass_ram,
 				       .remaining = n->remaining,
-				       .bandwidth = s->ram_rate };
+				       .bandwidth = s->ram_rate,
+				       .ns = s->last_scan_ns - since };
 	*v = gw_converge_decide(&s->converge, s->c.params, &p);
 	gw_source_throttle(s);
 	gw_debug("pass %u: %llu of %llu bytes left, %llu bytes/s, throttle %u, verdict %d",

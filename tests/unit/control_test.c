@@ -119,7 +119,10 @@ static enum gw_verdict decide(struct gw_converge *c,
 			      const struct godwit_params *p, unsigned int pass,
 			      uint64_t remaining, uint64_t bandwidth)
 {
-	struct gw_converge_pass x = { pass, c->last, remaining, bandwidth };
+	struct gw_converge_pass x = { .pass = pass,
+				      .sent = c->last,
+				      .remaining = remaining,
+				      .bandwidth = bandwidth };
 
 	return gw_converge_decide(c, p, &x);
 }
@@ -201,6 +204,26 @@ static void bad_passes_throttle_step_by_step(void)
 	for (int i = 0; i < 9; i++, x.pass++)
 		gw_converge_decide(&c, &p, &x);
 	CHECK(gw_converge_decide(&c, &p, &x) == GW_GIVE_UP);
+}
+
+/* Over a slow link there would be few passes: long ones count for more. */
+static void long_passes_throttle_faster(void)
+{
+	static const uint32_t want[] = { 0, 20, 40, 60, 80, 80 };
+	static const int64_t s[] = { 1, 2, 4, 100, 3, 1 };
+	struct godwit_params p = limits(10);
+	struct gw_converge c = { 0 };
+	struct gw_converge_pass x = { .sent = 100 << 20,
+				      .remaining = 51 << 20,
+				      .bandwidth = 1 << 20 };
+
+	p.auto_converge = true;
+	for (int i = 0; i < 6; i++) {
+		x.pass++;
+		x.ns = s[i] * GW_NS_PER_S;
+		CHECK(gw_converge_decide(&c, &p, &x) == GW_GO_ON);
+		CHECK(c.throttle == want[i]);
+	}
 }
 
 /* What is changed meanwhile counts from then on. */
@@ -594,6 +617,7 @@ int main(void)
 	RUN(a_steady_guest_switches_at_once);
 	RUN(a_busy_guest_is_given_up);
 	RUN(bad_passes_throttle_step_by_step);
+	RUN(long_passes_throttle_faster);
 	RUN(the_throttle_follows_its_parameters);
 	RUN(a_stall_throttles_before_it_gives_up);
 	RUN(a_dip_is_waited_for);
