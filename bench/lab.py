@@ -261,6 +261,9 @@ class Guest:
                 return None
         return wait_until(f"monitor of {self.name}", connect, 30)
 
+    def ask(self, command):
+        with contextlib.closing(self.wait_qmp()) as q:
+            return q(command)
 
 
 def memory_kb(pid, kind="RssAnon:"):
@@ -438,11 +441,19 @@ class Lab:
         self.procs.append(p)
         return p
 
+    def guest(self, name, own, incoming=False):
+        self.count += 1
+        return Guest(self, f"{name}{self.count}", own, incoming)
+
+    def end(self, guest):
+        guest.proc.kill()
+        guest.proc.wait()
+        self.procs.remove(guest.proc)
+
     def pair(self, own):
         """A guest that runs and a QEMU that waits for it."""
-        self.count += 1
-        a = Guest(self, f"a{self.count}", own)
-        b = Guest(self, f"b{self.count}", own, incoming=True)
+        a = self.guest("a", own)
+        b = self.guest("b", own, incoming=True)
         first = a.wait_tick()
         a.wait_tick(first.n + max(1, self.options.settle // a_period(a)))
         return a, b
@@ -494,13 +505,19 @@ class Lab:
     def qemu_move(self, a, b, *capabilities, limit=None, **parameters):
         """By QEMU, with these on at both ends ("_" for "-"). @limit: see
         godwit_move()."""
-        qa, qb = a.wait_qmp(), b.wait_qmp()
+        with contextlib.closing(a.wait_qmp()) as qa, \
+                contextlib.closing(b.wait_qmp()) as qb:
+            return self.qemu_move_by(qa, qb, a, b, capabilities, limit,
+                                     parameters)
+
+    def qemu_move_by(self, qa, qb, a, b, capabilities, limit, parameters):
         uri = self.qemu_uri()
         m = Move()
         for q in qa, qb:
             q("migrate-set-capabilities", capabilities=[
-                {"capability": c, "state": True}
-                for c in ("events", *capabilities)])
+                {"capability": c["capability"],
+                 "state": c["capability"] in ("events", *capabilities)}
+                for c in q("query-migrate-capabilities")])
             q("migrate-set-parameters", **{
                 "max-bandwidth": 1 << 40, "downtime-limit": 300,
                 **{k.replace("_", "-"): v for k, v in parameters.items()}})

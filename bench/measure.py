@@ -3,6 +3,7 @@
 measurements in turn, and what it says in the end.
 """
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -64,21 +65,28 @@ def sample(case, side, measure):
     return s
 
 
-def repeat(runs, cases, say):
-    """Every (case, side, measure) in turn, @runs times. A side that failed
-    or was given up ENOUGH times is not tried again in that case."""
+def in_turn(runs, cases, by_case):
+    """(round, (case, side, measure)): a round of all, then the next one; or
+    all rounds of a case before the next case."""
+    groups = [list(g) for _, g in itertools.groupby(cases, lambda c: c[0])] \
+        if by_case else [cases]
+    return ((i, one) for g in groups for i in range(runs) for one in g)
+
+
+def repeat(runs, cases, say, by_case=False):
+    """Every (case, side, measure), @runs times. A side that failed or was
+    given up ENOUGH times is not tried again in that case."""
     samples, bad = [], {}
-    for i in range(runs):
-        for case, side, measure in cases:
-            if bad.get((case, side), 0) >= ENOUGH:
-                continue
-            s = sample(case, side, measure)
-            samples.append(s)
-            if "error" in s or not s.get("completed", True):
-                bad[case, side] = bad.get((case, side), 0) + 1
-            if s.get("skipped"):
-                bad[case, side] = ENOUGH
-            say(f"{i + 1}/{runs}", s)
+    for i, (case, side, measure) in in_turn(runs, cases, by_case):
+        if bad.get((case, side), 0) >= ENOUGH:
+            continue
+        s = sample(case, side, measure)
+        samples.append(s)
+        if "error" in s or not s.get("completed", True):
+            bad[case, side] = bad.get((case, side), 0) + 1
+        if s.get("skipped"):
+            bad[case, side] = ENOUGH
+        say(f"{i + 1}/{runs}", s)
     return samples
 
 
@@ -128,10 +136,12 @@ def main(run, p, quick=None, open_lab=lab.Lab):
         return 130
 
 
-def run(cases, metrics, p, **kw):
-    """One that measures: @cases(lab, options) lists (case, side, measure)."""
+def run(cases, metrics, p, by_case=False, **kw):
+    """One that measures: @cases(lab, options) lists (case, side, measure);
+    @by_case: see in_turn()."""
     def all_cases(bench, options):
         say = progress(metrics, sys.stderr if options.json else sys.stdout)
-        samples = repeat(options.runs, list(cases(bench, options)), say)
+        samples = repeat(options.runs, list(cases(bench, options)), say,
+                         by_case)
         return publish(samples, metrics, options, p.description)
     return main(all_cases, p, **kw)

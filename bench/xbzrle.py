@@ -20,10 +20,11 @@ import measure
 def cases(bench, options):
     cell = busy.Cell(options.loop, options.rate, options.writer,
                      options.bandwidth * lab.MIB)
+    herd = busy.Herd(bench, options)
     for way in options.ways:
         yield f"{options.bandwidth} MiB/s, {options.writer}", way, \
-            functools.partial(busy.one, bench, options,
-                              busy.policy_of(options), cell, way)
+            functools.partial(busy.one, herd, busy.policy_of(options), cell,
+                              way)
 
 
 if __name__ == "__main__":
@@ -38,4 +39,4 @@ if __name__ == "__main__":
                         help="per second, of both sides (32)")
     sys.exit(measure.run(cases, busy.METRICS, parser, quick={
         "ways": ["godwit xbzrle", "QEMU xbzrle"], "spare": 224, "loop": 16,
-        "limit": 15}))
+        "limit": 15}, by_case=True))
