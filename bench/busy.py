@@ -47,7 +47,7 @@ METRICS = [*lab.move_metrics("total-ms", "downtime-ms", "gap-ms"),
            report.Metric("encoding", "encoding", form=".1f"),
            report.Metric("throttle", "throttle %")]
 PAGE = 4096
-CHECK_S = 1
+CHECK_S = 0.3
 
 
 class Cell(NamedTuple):
@@ -204,7 +204,7 @@ def cases(bench, options):
 
 def arguments(doc, runs, ways, limit):
     p = measure.arguments(doc, runs=runs, memory=None,
-                          guest="gw.tick=10 gw.file=1", settle=1000)
+                          guest="gw.tick=10 gw.file=1", settle=500)
     p.add_argument("--spare", type=int, default=352, metavar="MIB",
                    help="RAM of the guest beside what it rewrites (352)")
     p.add_argument("--downtime", type=int, default=300, metavar="MS",
