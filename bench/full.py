@@ -74,7 +74,7 @@ def cases(bench, options):
                     ", new memory" if new else ""), functools.partial(
                         full.limit, tcp, new, n)
         for n in (0, *options.channels):
-            yield transport, f"godwit, {n} channels" if n else "godwit", \
+            yield transport, f"godwit, {lab.channels(n)}" if n else "godwit", \
                 functools.partial(full.move, tcp, False, n)
             yield transport, f"QEMU, multifd {n}" if n else "QEMU", \
                 functools.partial(full.move, tcp, True, n)

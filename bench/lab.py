@@ -266,6 +266,10 @@ class Guest:
             return q(command)
 
 
+def channels(n):
+    return f"{n} channel{'s' if n > 1 else ''}"
+
+
 def memory_kb(pid, kind="RssAnon:"):
     """KiB of private (or other) memory of a process, 0 when it is gone."""
     try:

@@ -34,7 +34,7 @@ class Kind(NamedTuple):
     direct: bool = False
 
     def __str__(self):
-        return self.format + (f", {self.channels} channels"
+        return self.format + (f", {lab.channels(self.channels)}"
                               if self.channels else "") + \
             (", direct I/O" if self.direct else "")
 
