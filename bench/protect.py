@@ -106,9 +106,9 @@ def cases(bench, options):
 
 if __name__ == "__main__":
     parser = measure.arguments(__doc__, runs=5, memory=512, guest="",
-                               settle=3000)
-    parser.add_argument("--seconds", type=float, default=8, metavar="S",
-                        help="protected for so long (8)")
+                               settle=2000)
+    parser.add_argument("--seconds", type=float, default=5, metavar="S",
+                        help="protected for so long (5)")
     parser.add_argument("--rate", type=int, default=20000, metavar="N",
                         help="pages that the writer rewrites in a second")
     parser.add_argument("--intervals", nargs="+", metavar="TIME",

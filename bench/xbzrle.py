@@ -28,7 +28,7 @@ def cases(bench, options):
 
 
 if __name__ == "__main__":
-    parser = busy.arguments(__doc__, 5, [*busy.WAYS], 60)
+    parser = busy.arguments(__doc__, 5, [*busy.WAYS], 40)
     parser.add_argument("--writer", choices=busy.WRITERS, default="sparse")
     parser.add_argument("--loop", type=int, default=32, metavar="MIB",
                         help="that the guest rewrites (32)")
