@@ -364,18 +364,23 @@ static int scan_vanished(struct gw_track *t, struct gw_ramblock *b, uint64_t at,
 	return 0;
 }
 
-static int scan_block(struct gw_track *t, int block)
+/* What is watched of bytes [@at, @end); @all: what vanished there, too. */
+static int scan_parts(struct gw_track *t, int block, uint64_t at, uint64_t end,
+		      bool all)
 {
 	struct pagemap *p = t->priv;
 	struct gw_ramblock *b = &t->config.ram->block[block];
-	uint64_t at = 0, len;
+	uint64_t len;
 	int r = 0;
 
-	for (; !r && (len = gw_parts_next(&p->parts, block, &at)); at += len) {
+	for (; !r && (len = gw_parts_next(&p->parts, block, &at)) && at < end;
+	     at += len) {
 		uint64_t start = b->peer_addr + at;
 
+		if (len > end - at)
+			len = end - at;
 		r = scan_written(t, b, start, start + len);
-		if (!r)
+		if (!r && all)
 			r = scan_vanished(t, b, start, start + len);
 	}
 	return r;
@@ -389,7 +394,7 @@ static int pagemap_scan(struct gw_track *t, struct gw_error *err)
 	if (r)
 		return r;
 	for (int i = 0; i < t->config.ram->nblocks; i++) {
-		r = scan_block(t, i);
+		r = scan_parts(t, i, 0, UINT64_MAX, true);
 		if (r)
 			return fail(t, &t->config.ram->block[i],
 				    "scanning the pages of", r, err);
@@ -402,27 +407,14 @@ static int pagemap_scan(struct gw_track *t, struct gw_error *err)
 static int pagemap_scan_range(struct gw_track *t, int block, uint64_t first,
 			      uint64_t n, struct gw_error *err)
 {
-	struct pagemap *p = t->priv;
-	struct gw_ramblock *b = &t->config.ram->block[block];
-	uint64_t at = first << GW_PAGE_BITS, end = at + (n << GW_PAGE_BITS);
-	uint64_t len;
+	const struct gw_ramblock *b = &t->config.ram->block[block];
+	uint64_t at = first << GW_PAGE_BITS;
+	int r;
 
 	if (b->page_size != GW_PAGE_SIZE)
 		return 0;
-	for (; at < end && (len = gw_parts_next(&p->parts, block, &at));
-	     at += len) {
-		int r;
-
-		if (at >= end)
-			break;
-		if (len > end - at)
-			len = end - at;
-		r = scan_written(t, b, b->peer_addr + at,
-				 b->peer_addr + at + len);
-		if (r)
-			return fail(t, b, "scanning the pages of", r, err);
-	}
-	return 0;
+	r = scan_parts(t, block, at, at + (n << GW_PAGE_BITS), false);
+	return r ? fail(t, b, "scanning the pages of", r, err) : 0;
 }
 
 static void pagemap_stop(struct gw_track *t)
