@@ -104,7 +104,6 @@ struct gw_source {
 	bool peer_not_here;	/* its last word: the VM is not there */
 	int64_t last_scan_ns;
 	uint64_t reported; /* pages, by the tracker up to the last scan */
-	bool rescan; /* pages are looked at once more before they are sent */
 	int64_t stopped_ns;	/* when the VM stood still */
 	XXH3_state_t *device_hash;
 	/* bytes/s of the last pass that was long enough to tell */

@@ -193,8 +193,7 @@ static int rescan(struct gw_source *s, int block, uint64_t at, uint64_t *until,
 	uint64_t first, n, dirty;
 	int r;
 
-	if (!s->rescan ||
-	    gw_now_ns() - s->last_scan_ns < GW_SOURCE_RESCAN_NS ||
+	if (gw_now_ns() - s->last_scan_ns < GW_SOURCE_RESCAN_NS ||
 	    !gw_bitmap_next_run(&b->dirty, at, 1, &first) || first < *until)
 		return 0;
 	n = gw_ramblock_npages(b) - first;
@@ -211,14 +210,15 @@ static int rescan(struct gw_source *s, int block, uint64_t at, uint64_t *until,
 	return r;
 }
 
-static int send_block(struct gw_source *s, int block, struct gw_error *err)
+static int send_block(struct gw_source *s, int block, bool again,
+		      struct gw_error *err)
 {
 	struct gw_ramblock *b = &s->c.vm->ram.block[block];
 	uint64_t at = 0, until = 0, first, n;
 	int r = 0;
 
 	while (!r) {
-		r = rescan(s, block, at, &until, err);
+		r = again ? rescan(s, block, at, &until, err) : 0;
 		if (r)
 			break;
 		n = gw_bitmap_take_run(&b->dirty, at, &first);
@@ -294,15 +294,15 @@ static bool may_rescan(const struct gw_source *s)
 /* Send what the bitmaps hold. */
 int gw_source_pass_send(struct gw_source *s, bool last, struct gw_error *err)
 {
+	bool again = !last && may_rescan(s);
 	int r = 0;
 
 	s->pass_bytes = 0;
 	s->pass_ns = 0;
 	s->tick_ns = gw_now_ns();
 	s->pass_ram = s->now->remaining;
-	s->rescan = !last && may_rescan(s);
 	for (int i = 0; i < s->c.vm->ram.nblocks && !r; i++)
-		r = send_block(s, i, err);
+		r = send_block(s, i, again, err);
 	if (!r)
 		r = s->to->pass_end(s, last, err);
 	if (r)
