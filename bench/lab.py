@@ -511,29 +511,25 @@ class Lab:
         godwit_move()."""
         with contextlib.closing(a.wait_qmp()) as qa, \
                 contextlib.closing(b.wait_qmp()) as qb:
-            return self.qemu_move_by(qa, qb, a, b, capabilities, limit,
-                                     parameters)
-
-    def qemu_move_by(self, qa, qb, a, b, capabilities, limit, parameters):
-        uri = self.qemu_uri()
-        m = Move()
-        for q in qa, qb:
-            q("migrate-set-capabilities", capabilities=[
-                {"capability": c["capability"],
-                 "state": c["capability"] in ("events", *capabilities)}
-                for c in q("query-migrate-capabilities")])
-            q("migrate-set-parameters", **{
-                "max-bandwidth": 1 << 40, "downtime-limit": 300,
-                **{k.replace("_", "-"): v for k, v in parameters.items()}})
-        with Meter(m, a, b):
-            qb("migrate-incoming", uri=uri)
-            qa("migrate", uri=uri)
-            m.raw = qa.wait_migration(limit)
-        m.completed = m.raw["status"] == "completed"
-        m.sent = m.raw["ram"]["transferred"]
-        if m.completed:
-            m.total, m.downtime = m.raw["total-time"], m.raw["downtime"]
-        return m
+            uri = self.qemu_uri()
+            m = Move()
+            for q in qa, qb:
+                q("migrate-set-capabilities", capabilities=[
+                    {"capability": c["capability"],
+                     "state": c["capability"] in ("events", *capabilities)}
+                    for c in q("query-migrate-capabilities")])
+                q("migrate-set-parameters", **{
+                    "max-bandwidth": 1 << 40, "downtime-limit": 300,
+                    **{k.replace("_", "-"): v for k, v in parameters.items()}})
+            with Meter(m, a, b):
+                qb("migrate-incoming", uri=uri)
+                qa("migrate", uri=uri)
+                m.raw = qa.wait_migration(limit)
+            m.completed = m.raw["status"] == "completed"
+            m.sent = m.raw["ram"]["transferred"]
+            if m.completed:
+                m.total, m.downtime = m.raw["total-time"], m.raw["downtime"]
+            return m
 
     @contextlib.contextmanager
     def ahead_of_others(self):

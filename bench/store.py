@@ -121,8 +121,7 @@ def godwit_restore(bench, kind, path):
 def finish(b):
     """It runs: that is all we wanted to know of it."""
     b.wait_tick()
-    b.proc.kill()
-    b.proc.wait()
+    b.lab.end(b)
 
 
 def drop_caches():
