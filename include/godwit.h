@@ -335,7 +335,7 @@ GODWIT_API int godwit_send(struct godwit_op *op, const char *path,
 /*
  * Protect the VM: copy it to the standby at @uri while it runs, then send it a
  * checkpoint every params.interval until cancelled (Ctrl-C: 0, the VM runs on
- * here, unprotected, and the standby is told) or until the standby takes over
+ * here, unprotected, and the standby is told and ends) or until the standby takes over
  * in an orderly way (0; status GODWIT_STATUS_COMPLETED, and the VM runs there).
  *
  * Return: 0, or -errno with @err: GODWIT_FAILED the VM runs on here

@@ -20,12 +20,12 @@
 #define GW_LOG_MODULE "chan"
 #include "base/log.h"
 
-#define MAGIC	0x47574c53u /* "GWLS" */
-#define MESSAGE 16
-#define PINGS	10 /* per time-out */
+#define MAGIC	  0x47574c53u /* "GWLS" */
+#define MESSAGE	  16
+#define PINGS	  10 /* per time-out */
 #define LINGER_NS (2 * GW_NS_PER_S) /* until the other side has read END */
 
-enum message { PING = 1, PONG = 2, END = 3 };
+enum message { PING = 1, PONG = 2, END = 3, LEAVE = 4 };
 
 /* A connection that carries messages. */
 struct line {
@@ -63,7 +63,7 @@ struct gw_lease_grantor {
 	pthread_mutex_t lock;
 	pthread_cond_t lost_too;
 	int64_t heard_ns;
-	bool shown, taken, ended, lost;
+	bool shown, taken, ended, left, lost;
 };
 
 /* --- conditions of gw_now_ns()'s clock ------------------------------------ */
@@ -139,9 +139,9 @@ static int understand(const struct line *l, enum message *type, uint64_t *value)
 
 	*type = (enum message)t;
 	*value = gw_get_be64(l->in + 8);
-	/* No single bit makes an END of another message. */
-	if (gw_get_be32(l->in) == MAGIC && t >= PING && t <= END &&
-	    !*value == (t == END))
+	/* No single bit makes an END or a LEAVE of another message. */
+	if (gw_get_be32(l->in) == MAGIC && t >= PING && t <= LEAVE &&
+	    !*value == (t >= END))
 		return 0;
 	gw_warn("no message of a lease from %s", l->chan->peer);
 	return -EPROTO;
@@ -354,7 +354,8 @@ int gw_lease_first(struct gw_lease_holder *h, int64_t timeout_ms,
 		       (long long)timeout_ms);
 }
 
-bool gw_lease_give_back(struct gw_lease_holder *h, int64_t timeout_ms)
+bool gw_lease_give_back(struct gw_lease_holder *h, bool leave,
+			int64_t timeout_ms)
 {
 	int64_t deadline = gw_now_ns() + timeout_ms * GW_NS_PER_MS;
 	bool lost;
@@ -363,7 +364,7 @@ bool gw_lease_give_back(struct gw_lease_holder *h, int64_t timeout_ms)
 		GW_LOCKED(&h->lock);
 		lost = h->lost;
 	}
-	if (!lost && say(&h->line, END, 0))
+	if (!lost && say(&h->line, leave ? LEAVE : END, 0))
 		lost = true;
 	GW_LOCKED(&h->lock);
 	while (h->end != GW_LEASE_ENDED && !h->lost && !lost)
@@ -415,13 +416,14 @@ static bool heard(struct gw_lease_grantor *g)
 	return true;
 }
 
-/* The holder gives the lease back. Return: whether that is answered. */
-static bool given_back(struct gw_lease_grantor *g)
+/* Nobody takes over any more. Return: whether that is answered. */
+static bool given_back(struct gw_lease_grantor *g, bool left)
 {
 	GW_LOCKED(&g->lock);
 	if (g->taken)
 		return false;
 	g->ended = true;
+	g->left |= left;
 	show(g, true);
 	return true;
 }
@@ -462,7 +464,7 @@ static void *grant(void *arg)
 			r = 0;
 		else if (!r && type == PING && heard(g))
 			r = say(&g->line, PONG, value);
-		else if (!r && type == END && given_back(g))
+		else if (!r && type >= END && given_back(g, type == LEAVE))
 			r = say(&g->line, END, 0);
 		look_ns = next_look(g);
 	}
@@ -517,9 +519,15 @@ int gw_lease_take(struct gw_lease_grantor *g)
 	return 0;
 }
 
+bool gw_lease_left(struct gw_lease_grantor *g)
+{
+	GW_LOCKED(&g->lock);
+	return g->left;
+}
+
 void gw_lease_renounce(struct gw_lease_grantor *g)
 {
-	if (given_back(g))
+	if (given_back(g, false))
 		(void)say(&g->line, END, 0);
 }
 

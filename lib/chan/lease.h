@@ -27,6 +27,7 @@
  *	PING value: the holder's time	PONG the same value
  *	END value 0: the VM is the holder's, no take-over (and the reverse:
  *	the grantor will never take over; do without it)
+ *	LEAVE value 0, from the holder: END, and it will not come back
  * Every function: any thread, unless it says otherwise.
  */
 #ifndef GW_CHAN_LEASE_H
@@ -68,9 +69,10 @@ enum gw_lease_end gw_lease_held(struct gw_lease_holder *h);
 int gw_lease_first(struct gw_lease_holder *h, int64_t timeout_ms,
 		   struct gw_error *err) GW_MUST_CHECK;
 
-/* Say END and wait up to @timeout_ms for END. Return: whether it came: the
- * standby will not take over. */
-bool gw_lease_give_back(struct gw_lease_holder *h, int64_t timeout_ms);
+/* Say END, or LEAVE with @leave, and wait up to @timeout_ms for END. Return:
+ * whether it came: the standby will not take over. */
+bool gw_lease_give_back(struct gw_lease_holder *h, bool leave,
+			int64_t timeout_ms);
 
 void gw_lease_holder_free(struct gw_lease_holder *h); /* NULL is fine */
 
@@ -80,7 +82,7 @@ struct gw_lease_grantor;
 
 /* Over @chan (accepted; taken over, also on failure). *@expired_fd (the
  * lease's) is readable while the holder has been silent for @timeout_ns, and
- * once it said END: poll it, do not read it. */
+ * once it said END or LEAVE: poll it, do not read it. */
 struct gw_lease_grantor *gw_lease_grant(struct gw_chan *chan,
 					int64_t timeout_ns, int *expired_fd,
 					struct gw_error *err);
@@ -91,9 +93,12 @@ int64_t gw_lease_heard(struct gw_lease_grantor *g);
 /*
  * Take over: if the holder was silent for the time-out, from here on no ping is
  * answered. Return: 0 taken; -EAGAIN not yet (it was heard meanwhile);
- * -ECANCELED the holder said END, or we did.
+ * -ECANCELED the holder said END or LEAVE, or we said END.
  */
 int gw_lease_take(struct gw_lease_grantor *g);
+
+/* Did the holder say LEAVE? */
+bool gw_lease_left(struct gw_lease_grantor *g);
 
 /* Say END: never take over (idempotent; too late after a take-over). */
 void gw_lease_renounce(struct gw_lease_grantor *g);

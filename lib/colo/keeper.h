@@ -53,6 +53,7 @@ struct gw_standby {
 	/* the main thread's */
 	struct gw_standby_place place;
 	bool filled;	   /* the VM's RAM is that of the checkpoint */
+	bool left;	   /* the last primary said that it ends for good */
 	int64_t looked_ns; /* at the VMM */
 	struct gw_door *door;
 	/* guarded by lock */

@@ -155,6 +155,7 @@ static void drop_lease(struct gw_standby *s)
 
 	pthread_mutex_lock(&s->lock);
 	g = s->lease;
+	s->left = g && gw_lease_left(g);
 	s->lease = NULL;
 	pthread_mutex_unlock(&s->lock);
 	gw_watch_kick(s);

@@ -199,9 +199,11 @@ static int serve(struct gw_standby *s, struct gw_chan *chan, enum outcome *o,
 		return 0; /* it only asked */
 	if (kept == GW_DEST_KEPT_GO)
 		return r ? failed(s, &why, err) : (*o = OUTCOME_RUNS, 0);
-	if (kept == GW_DEST_KEPT_LOST)
+	if (s->left)
+		why.code = 0; /* that is the end of what was on its way */
+	else if (kept == GW_DEST_KEPT_LOST)
 		return after_loss(s, &why, o, err);
-	if (!r)
+	if (!r || s->left)
 		*o = OUTCOME_OVER;
 	return kept_there(s, "ended", &why, err);
 }

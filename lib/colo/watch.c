@@ -15,7 +15,7 @@
 #include "base/thread.h"
 #include "colo/keeper.h"
 
-#define LAST_WORD_MS 3000 /* for BYE, after the lease was given back */
+#define LAST_WORD_MS 3000 /* for why the lease was given back */
 
 struct gw_watch {
 	struct gw_standby *s;
@@ -55,7 +55,7 @@ static void decide(struct gw_watch *w, struct gw_standby *s)
 		return;
 	s->taken = !r;
 	s->released = r;
-	if (s->taken || !s->here)
+	if (s->taken || !s->here || gw_lease_left(s->lease))
 		end_turn(s);
 	else
 		w->end_ns = gw_deadline_ms(LAST_WORD_MS);

@@ -14,7 +14,6 @@
 
 #define FENCE_PERCENT 60 /* of the standby's time-out, unless told */
 #define LOOK_NS	      (10 * GW_NS_PER_MS)
-#define GIVE_BACK_MS  1000
 #define MAX_PASSES    30 /* before the first checkpoint */
 #define SMALL_ENOUGH  (1u << 20)
 /* From this many scan periods on there is time for two speculative passes. */
@@ -336,6 +335,6 @@ int gw_source_protect(struct gw_source *s, bool *undo, struct gw_error *err)
 	if (!*undo)
 		return gw_protect_end(s, r, err);
 	/* It has nothing yet to take over with, and need not wait for us. */
-	(void)gw_lease_give_back(p->lease, GIVE_BACK_MS);
+	(void)gw_protect_settle(s);
 	return r;
 }

@@ -21,7 +21,8 @@
  * its own keeps to that (vm.h). The thread of the migration, and the lease's.
  *
  * From the first CHECKPOINT on the standby may take over, so every end needs
- * its promise not to (END on the lease, BYE), or the VM has to stand.
+ * its promise not to (LEAVE or END on the lease, or BYE), or the VM has to
+ * stand.
  */
 #ifndef GW_SOURCE_PROTECT_H
 #define GW_SOURCE_PROTECT_H
@@ -71,6 +72,9 @@ int gw_protect_checkpoint(struct gw_source *s, bool last,
 /* unprotect.c */
 /* The standby wants it: the last checkpoint, GO, RUNNING. */
 int gw_protect_hand_over(struct gw_source *s, struct gw_error *err);
+/* The VM stays here; if that is because of a cancel, for good. Return: the
+ * standby will not take over. */
+bool gw_protect_settle(struct gw_source *s);
 /* It ended with @r and @err. Return: what gw_source_run() does. */
 int gw_protect_end(struct gw_source *s, int r, struct gw_error *err);
 

@@ -3,8 +3,8 @@
  * unprotect.c - how a protection ends, and who has the VM then.
  *
  *	FAILOVER	a last checkpoint; the VM is given up, then GO, RUNNING
- *	cancelled,	the standby promises not to take over (END on the
- *	an error	lease, BYE): the VM goes on here, unprotected
+ *	cancelled,	the standby promises not to take over (LEAVE or END on
+ *	an error	the lease, or BYE): the VM goes on here, unprotected
  *	no promise	without fence: it goes on here all the same. Otherwise
  *			it stands, as it does anyway when the lease has run
  *			out; an arbiter may let it go on; if there is none it
@@ -21,8 +21,8 @@
 #include "base/scope.h"
 #include "source/protect.h"
 
-#define BYE_MS	   2000
-#define ARBITER_MS 30000
+#define GIVE_BACK_MS 1000 /* if nothing depends on it */
+#define ARBITER_MS   30000
 
 /* --- the VM --------------------------------------------------------------- */
 
@@ -95,13 +95,15 @@ static int64_t lease_end(struct gw_protect *p)
 	return p->until_ns;
 }
 
-/* Does the standby promise not to take over? */
-static bool settle(struct gw_source *s)
+bool gw_protect_settle(struct gw_source *s)
 {
 	struct gw_protect *p = s->protect;
+	bool leave = gw_cancel_requested(s->c.cancel);
+	int64_t limit_ms = p->exposed ? p->timeout_ns / GW_NS_PER_MS :
+					GIVE_BACK_MS;
 
-	if (!p->exposed || p->bye ||
-	    gw_lease_give_back(p->lease, p->timeout_ns / GW_NS_PER_MS))
+	if (gw_lease_give_back(p->lease, leave, limit_ms) || p->bye ||
+	    !p->exposed)
 		return true;
 	return say_bye(s, (lease_end(p) - gw_now_ns()) / GW_NS_PER_MS);
 }
@@ -153,7 +155,6 @@ static int go_on(struct gw_source *s, const char *how, struct gw_error *err)
 	if (r)
 		return cannot_run(s, err, r, &undo);
 	if (cancelled && !*how) {
-		say_bye(s, BYE_MS);
 		gw_progress_status(s->c.progress, GODWIT_STATUS_CANCELLED);
 		memset(err, 0, sizeof(*err));
 		return 0;
@@ -261,7 +262,7 @@ static int end_badly(struct gw_source *s, int r, struct gw_error *err)
 	(void)gw_source_protect_explain(s, r, err);
 	if (err->fault == GW_FAULT_CANCELLED)
 		gw_progress_status(s->c.progress, GODWIT_STATUS_CANCELLING);
-	if (settle(s))
+	if (gw_protect_settle(s))
 		return go_on(s, "", err);
 	if (!p->fence) {
 		gw_warn("'%s' is not fenced: the standby may run it, too",

@@ -17,7 +17,8 @@
  *	FAILOVER	standby: I was told to take over; make a last one
  *	CHECKPOINT with GW_CHECKPOINT_LAST	the VM will not go on here
  *	GO, RUNNING	as in a migration (record.h): it may run; it runs
- *	BYE		primary: it is over, the VM stays here. The standby
+ *	BYE		primary: it is over, the VM stays here (the lease's
+ *			connection, which says the same, is lost). The standby
  *			answers BYE. Or the standby: it ends, do without it
  *	ERROR		as in a migration; from the primary: the VM stays
  */

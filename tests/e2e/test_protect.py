@@ -14,8 +14,8 @@ import time
 
 import pytest
 
-from harness import (FAILED, OK, UNCERTAIN, USAGE, assert_one_story,
-                     each_version, pausing, said, wait_until)
+from harness import (CANCELLED, FAILED, OK, UNCERTAIN, USAGE, assert_one_story,
+                     each_version, pausing, said, stopped, wait_until)
 
 GUEST = "gw.tick=20 gw.dirty=16:2000"
 TIMEOUT = 4  # seconds; machines are shared, and may stand for one
@@ -25,14 +25,15 @@ TIMEOUT = 4  # seconds; machines are shared, and may stand for one
 
 class Network:
     """TCP to @port, any number of connections. cut(): not a byte more in
-    either direction, and nobody is told."""
+    either direction, and nobody is told. stall(n): nobody reads what comes on
+    connection @n any more, so that whoever writes is stuck."""
 
     def __init__(self, port):
         self.port = port
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.uri = f"tcp:127.0.0.1:{self.listener.getsockname()[1]}"
         self.is_cut = threading.Event()
-        self.socks = []
+        self.socks, self.gates = [], []
         threading.Thread(target=self.accept, daemon=True).start()
 
     def accept(self):
@@ -41,13 +42,16 @@ class Network:
                 near, _ = self.listener.accept()
                 far = socket.create_connection(("127.0.0.1", self.port))
                 self.socks += [near, far]
+                gate = threading.Event()
+                gate.set()
+                self.gates.append(gate)
                 for a, b in (near, far), (far, near):
-                    threading.Thread(target=self.pump, args=(a, b),
+                    threading.Thread(target=self.pump, args=(a, b, gate),
                                      daemon=True).start()
 
-    def pump(self, a, b):
+    def pump(self, a, b, gate):
         with contextlib.suppress(OSError):
-            while data := a.recv(1 << 18):
+            while gate.wait() and (data := a.recv(1 << 18)):
                 if self.is_cut.is_set():
                     return  # the bytes are lost, the sockets stay
                 b.sendall(data)
@@ -57,7 +61,12 @@ class Network:
     def cut(self):
         self.is_cut.set()
 
+    def stall(self, n):
+        self.gates[n].clear()
+
     def close(self):
+        for gate in self.gates:
+            gate.set()
         for s in (self.listener, *self.socks):
             s.close()
 
@@ -363,6 +372,30 @@ def test_ctrl_c_at_the_primary(env):
     die(p, random.Random(2))
     p.took_over()
     b.wait_more_ticks(5)
+
+
+@pytest.mark.parametrize("n", [0, 3])
+def test_ctrl_c_in_the_middle_of_a_page(env, n):
+    """What is being written cannot be ended, and the standby hears it all the
+    same: the lease has a connection of its own."""
+    a, b = pair(env)
+    p = Protected(env, a, b, network=True, pause="" if n else "source:bulk")
+    if n:
+        p.wait(n)
+    else:
+        wait_until("the first copy", lambda: stopped(p.primary))
+    p.network.stall(0)
+    p.primary.kill(signal.SIGCONT)
+    time.sleep(TIMEOUT / 2)  # more than sockets hold is written by then
+    last = p.checkpoint()
+    p.primary.kill(signal.SIGINT)
+    assert p.primary.wait() == (OK if n else CANCELLED), p.primary.stderr()
+    assert p.standby.wait() == OK, p.standby.stderr()
+    assert p.standby.result().get("colo", {}).get("checkpoint", 0) == last
+    assert a.running() and b.status() == "inmigrate"
+    assert env.list()[a.name]["handover"] is None
+    a.wait_more_ticks(5)
+    p.network.close()
 
 
 def test_ctrl_c_at_the_standby(env):

@@ -189,7 +189,7 @@ static void a_silent_grantor_lets_it_run_out(void)
 	CHECK(gw_now_ns() >= now_of(&p.told).until);
 	/* It pings no more, so it is taken over from. */
 	CHECK(expired(p.expired_fd, LONG_MS) && !gw_lease_take(p.g));
-	CHECK(!gw_lease_give_back(p.h, 50));
+	CHECK(!gw_lease_give_back(p.h, false, 50));
 	pair_fini(&p);
 }
 
@@ -216,11 +216,25 @@ static void is_given_back(void)
 
 	pair_init(&p, 10 * GW_NS_PER_S, 6 * GW_NS_PER_S, NULL, NULL);
 	CHECK_OK(gw_lease_first(p.h, LONG_MS, &err), &err);
-	CHECK(gw_lease_give_back(p.h, LONG_MS));
+	CHECK(gw_lease_give_back(p.h, false, LONG_MS));
 	CHECK(gw_lease_held(p.h) == GW_LEASE_ENDED && now_of(&p.told).ends == 1);
-	CHECK(expired(p.expired_fd, LONG_MS));
+	CHECK(expired(p.expired_fd, LONG_MS) && !gw_lease_left(p.g));
 	CHECK(gw_lease_take(p.g) == -ECANCELED);
-	CHECK(gw_lease_give_back(p.h, LONG_MS)); /* twice is fine */
+	CHECK(gw_lease_give_back(p.h, false, LONG_MS)); /* twice is fine */
+	pair_fini(&p);
+}
+
+static void is_left(void)
+{
+	struct gw_error err = { 0 };
+	struct pair p;
+
+	pair_init(&p, 10 * GW_NS_PER_S, 6 * GW_NS_PER_S, NULL, NULL);
+	CHECK_OK(gw_lease_first(p.h, LONG_MS, &err), &err);
+	CHECK(!gw_lease_left(p.g));
+	CHECK(gw_lease_give_back(p.h, true, LONG_MS));
+	CHECK(gw_lease_held(p.h) == GW_LEASE_ENDED && gw_lease_left(p.g));
+	CHECK(gw_lease_take(p.g) == -ECANCELED);
 	pair_fini(&p);
 }
 
@@ -233,7 +247,7 @@ static void is_given_back_late(void)
 	while (gw_lease_held(p.h) == GW_LEASE_HELD)
 		nap_ms(1);
 	CHECK(gw_lease_held(p.h) == GW_LEASE_EXPIRED && !now_of(&p.told).n);
-	CHECK(gw_lease_give_back(p.h, LONG_MS));
+	CHECK(gw_lease_give_back(p.h, false, LONG_MS));
 	CHECK(gw_lease_take(p.g) == -ECANCELED && now_of(&p.told).ends == 1);
 	pair_fini(&p);
 }
@@ -266,7 +280,8 @@ static void what_is_taken_is_not_given_back(void)
 	CHECK(!gw_lease_take(p.g));
 	gw_lease_renounce(p.g);
 	CHECK(!gw_lease_take(p.g));
-	CHECK(!gw_lease_give_back(p.h, 50) && !now_of(&p.told).ends);
+	CHECK(!gw_lease_give_back(p.h, true, 50) && !now_of(&p.told).ends &&
+	      !gw_lease_left(p.g));
 	pair_fini(&p);
 }
 
@@ -289,7 +304,8 @@ static void false_answers_grant_nothing(void)
 		    { 0x47574c53, 2, UINT64_MAX },
 		    { 0x47574c53, 2, 0 },
 		    { 0x47574c53, 3, 1 },
-		    { 0x47574c53, 4, 0 },
+		    { 0x47574c53, 4, 1 },
+		    { 0x47574c53, 5, 0 },
 		    { 0x47574c53, 0, 0 },
 		    { 0x47574c54, 2, 1 } };
 
@@ -425,7 +441,7 @@ static void nobody_runs_twice(void)
 		CHECK(!pthread_create(&thread, NULL, taker, &t));
 		if (i % 4 == 0) {
 			nap_ms((int64_t)(test_rand(&seed) % 50));
-			back = gw_lease_give_back(p.h, 100);
+			back = gw_lease_give_back(p.h, i % 8, 100);
 		}
 		pthread_join(thread, NULL);
 		{ /* it may be told of an earlier answer, not of a later */
@@ -455,6 +471,7 @@ int main(void)
 	RUN(a_silent_grantor_lets_it_run_out);
 	RUN(nobody_answers_at_first);
 	RUN(is_given_back);
+	RUN(is_left);
 	RUN(is_given_back_late);
 	RUN(is_renounced);
 	RUN(what_is_taken_is_not_given_back);

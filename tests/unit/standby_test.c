@@ -768,13 +768,35 @@ static void ends_when_the_primary_says_so(void)
 	meet(&s, &p);
 	CHECK_OK(primary_connect(&p, &s, NULL), &p.err);
 	CHECK_OK(primary_checkpoints(&p, 2), &p.err);
-	CHECK(gw_lease_give_back(p.lease, PATIENCE_S * 1000));
+	CHECK(gw_lease_give_back(p.lease, false, PATIENCE_S * 1000));
 	CHECK_OK(say(&p, GW_RECORD_BYE), &p.err);
 	CHECK_OK(hear(&p, 0), &p.err);
 	CHECK(p.bye);
 	join(&s);
 	CHECK(!s.r && !s.took_over && !gw_synthetic_running(s.vm));
 	part(&s, &p);
+}
+
+/* Whatever is on its way over the other connection, and even if nothing is. */
+static void ends_when_the_primary_leaves_the_lease(void)
+{
+	for (unsigned int checkpoints = 0; checkpoints < 3; checkpoints++) {
+		struct standby s;
+		struct primary p;
+
+		meet(&s, &p);
+		CHECK_OK(primary_connect(&p, &s, NULL), &p.err);
+		CHECK_OK(primary_checkpoints(&p, checkpoints), &p.err);
+		gw_record_put(&p.out, GW_RECORD_DEVICE, true, 100);
+		CHECK_OK(gw_write_flush(&p.out, &p.err), &p.err);
+		CHECK(gw_lease_give_back(p.lease, true, PATIENCE_S * 1000));
+		join(&s);
+		CHECK(!s.r && !s.took_over && !gw_synthetic_running(s.vm));
+		CHECK(count_event(&s, "ended") == 1);
+		CHECK(!count_event(&s, "failed"));
+		primary_cut(&p);
+		part(&s, &p);
+	}
 }
 
 /* A lease that was given back is the primary's word too. */
@@ -786,7 +808,7 @@ static void does_not_take_over_what_was_given_back(void)
 	meet(&s, &p);
 	CHECK_OK(primary_connect(&p, &s, NULL), &p.err);
 	CHECK_OK(primary_checkpoints(&p, 2), &p.err);
-	CHECK(gw_lease_give_back(p.lease, PATIENCE_S * 1000));
+	CHECK(gw_lease_give_back(p.lease, false, PATIENCE_S * 1000));
 	primary_cut(&p);
 	await_event(&s, "given back", 1);
 	CHECK(answers(&s, "failover", "nothing to take over"));
@@ -1304,6 +1326,7 @@ int main(int argc, char **argv)
 	RUN(hands_over_when_told);
 	RUN(says_when_the_primary_does_not_hand_over);
 	RUN(ends_when_the_primary_says_so);
+	RUN(ends_when_the_primary_leaves_the_lease);
 	RUN(does_not_take_over_what_was_given_back);
 	RUN(listens_on_when_the_primary_fails);
 	RUN(leaves_in_good_order);
