@@ -25,7 +25,6 @@ import report
 
 SCENES = {"idle": "gw.tick=20",
           "writer": "gw.tick=20 gw.loop=32:{rate}:12:1111"}
-STANDBY_S = 5
 WAYS = {"plain": [], "xbzrle": ["--xbzrle"]}
 METRICS = [report.Metric("pause-p50-ms", "pause p50, ms", form=".1f"),
            report.Metric("pause-p99-ms", "pause p99, ms", form=".1f"),
@@ -51,16 +50,6 @@ def speed(moved):
     return (pages or ticks) / seconds
 
 
-def end(rx):
-    """A standby to which the last word could not be said, for it would have
-    been in the middle of a page, listens on. Was it an error?"""
-    try:
-        return rx.wait(STANDBY_S)
-    except subprocess.TimeoutExpired:
-        rx.send_signal(signal.SIGINT)
-        return rx.wait() not in (0, lab.CANCELLED)
-
-
 def protect(bench, options, a, b, interval, way):
     rx, at = bench.listener("standby", b, "--timeout", "20s")
     tx = bench.start([lab.GODWIT, "protect", a.name, at, "--json",
@@ -78,7 +67,7 @@ def protect(bench, options, a, b, interval, way):
     time.sleep(options.seconds)
     during = progress(a, start)
     tx.send_signal(signal.SIGINT)
-    if tx.wait() or end(rx):
+    if tx.wait() or rx.wait():
         raise lab.Failed("godwit: " + bench.log("protect") +
                          bench.log("standby"))
     return events.last()["colo"], during
