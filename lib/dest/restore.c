@@ -35,6 +35,15 @@ static void say_where(struct restore *x, struct gw_error *err)
 				x->c.vm->info.name, x->c.path);
 }
 
+/* Without a page cache nobody reads ahead: one thread waits for the disk while
+ * another's pages are put. */
+static unsigned int threads(const struct godwit_params *p)
+{
+	unsigned int n = gw_sink_threads(p->channels);
+
+	return p->direct_io ? 2 * n : n;
+}
+
 static int load(struct restore *x, struct gw_error *err)
 {
 	struct gw_sink_vm_options o = { .paused = x->c.params->paused };
@@ -47,7 +56,7 @@ static int load(struct restore *x, struct gw_error *err)
 	now->total = x->img->desc.table.total;
 	x->copy = (struct gw_copy){ .img = x->img,
 				    .sink = sink,
-				    .threads = gw_sink_threads(x->c.params->channels),
+				    .threads = threads(x->c.params),
 				    .cancel = x->c.cancel,
 				    .tick = tick,
 				    .data = x };

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/clock.h"
 #include "base/scope.h"
@@ -20,6 +21,7 @@
 #define JOB_PAGES   256u
 #define MAX_THREADS 64
 #define TICK_MS	    100
+#define HUGE	    (2u << 20)
 
 struct job {
 	int block;
@@ -349,11 +351,24 @@ static void run(struct copier *k)
 		pthread_join(worker[i].thread, NULL);
 }
 
+/* In huge pages, if there are: then a job that is read with O_DIRECT is one
+ * request, and not one for each of as many pages as a disk takes at a time. */
+static uint8_t *new_buffers(unsigned int n)
+{
+	size_t size = (size_t)n * JOB_PAGES * GW_PAGE_SIZE;
+	uint8_t *p;
+
+	size = (size + HUGE - 1) / HUGE * HUGE;
+	p = aligned_alloc(HUGE, size);
+	if (p)
+		(void)madvise(p, size, MADV_HUGEPAGE); /* only a wish */
+	return p;
+}
+
 static int copy_pages(struct gw_copy *c, struct gw_error *err)
 {
 	struct copier k = { .c = c };
 	pthread_condattr_t attr;
-	size_t size;
 
 	k.nthreads = c->threads ? c->threads : 1;
 	/* One reads while the other's pages are written. */
@@ -361,11 +376,10 @@ static int copy_pages(struct gw_copy *c, struct gw_error *err)
 		k.nthreads++;
 	if (k.nthreads > MAX_THREADS)
 		k.nthreads = MAX_THREADS;
-	size = (size_t)k.nthreads * JOB_PAGES * GW_PAGE_SIZE;
-	k.memory = aligned_alloc(GW_PAGE_SIZE, size);
+	k.memory = new_buffers(k.nthreads);
 	if (!k.memory)
-		return gw_fail(err, ENOMEM, "no memory for buffers of %zu bytes",
-			       size);
+		return gw_fail(err, ENOMEM, "no memory for %u buffers",
+			       k.nthreads);
 	pthread_mutex_init(&k.lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
