@@ -35,6 +35,7 @@ class Full:
 
     def limit(self, tcp, new, channels):
         mib = re.search(r"gw\.touch=(\d+)", self.options.guest)[1]
+        lab.touch_memory(int(mib))
         p = subprocess.run([LIMIT, "--channels", str(channels), "--mib", mib,
                             *(["--tcp"] if tcp else []),
                             *(["--new"] if new else [])],

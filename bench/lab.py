@@ -7,6 +7,7 @@ godwit's are started by `godwit run`, the others plainly, with private RAM.
 """
 import contextlib
 import json
+import mmap
 import os
 import re
 import resource
@@ -31,6 +32,7 @@ CONVERGE, CANCELLED = 5, 7  # exit codes of godwit
 BOOT_S = 180
 MOVE_S = 180
 MIB = 1 << 20
+TOUCH_MIB = 2048  # at most
 TICK = re.compile(rb"^tick (\d+) (\d+) sum=([0-9a-f]{16}) dirty=(\d+) "
                   rb"direct=(\d+) bad=(\d+)(?: loop=(\d+))?$")
 
@@ -270,6 +272,20 @@ def channels(n):
     return f"{n} channel{'s' if n > 1 else ''}"
 
 
+def touch_memory(mib):
+    """The host of a virtual machine may take what nobody uses, and gives it
+    back when it is touched, many times slower than memory that is there. What
+    the last run happened to leave must not decide: as much as a guest needs is
+    touched right before, and freed."""
+    size = min(mib, TOUCH_MIB) * MIB
+    with contextlib.closing(mmap.mmap(
+            -1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)) as m:
+        with contextlib.suppress(OSError):  # there are none
+            m.madvise(mmap.MADV_HUGEPAGE)
+        for at in range(0, size, mmap.PAGESIZE):
+            m[at] = 1
+
+
 def memory_kb(pid, kind="RssAnon:"):
     """KiB of private (or other) memory of a process, 0 when it is gone."""
     try:
@@ -331,11 +347,12 @@ def move_metrics(*keys):
 
 
 class Meter(threading.Thread):
-    """What a move takes from the machine, into @move: CPU time from enter to
+    """What a move takes from the machine, into @move: CPU time from begin() to
     exit, and the largest memory seen, looked at every 10 ms."""
 
     def __init__(self, move, a, b):
         super().__init__(daemon=True)
+        self.memory = a.lab.options.memory
         self.move, self.source = move, a.proc.pid
         self.pids = a.proc.pid, b.proc.pid
         self.migrate = self.receive = None  # pids, once they are known
@@ -349,9 +366,14 @@ class Meter(threading.Thread):
                                                        "RssShmem:"))
 
     def __enter__(self):
-        self.cpu_before, self.before = self.cpu(), self.resident()
+        self.before = self.resident()
         self.start()
         return self
+
+    def begin(self):
+        """As late as can be: what is freed here goes cold in a second."""
+        touch_memory(self.memory)
+        self.cpu_before = self.cpu()
 
     def run(self):
         m = self.move
@@ -483,6 +505,7 @@ class Lab:
         m = Move()
         with Meter(m, a, b) as meter:
             rx, at = self.listener("receive", b)
+            meter.begin()
             tx = self.start([GODWIT, "migrate", a.name, at, "--json",
                              *options], "migrate", subprocess.PIPE)
             events = Events(tx)
@@ -521,8 +544,9 @@ class Lab:
                 q("migrate-set-parameters", **{
                     "max-bandwidth": 1 << 40, "downtime-limit": 300,
                     **{k.replace("_", "-"): v for k, v in parameters.items()}})
-            with Meter(m, a, b):
+            with Meter(m, a, b) as meter:
                 qb("migrate-incoming", uri=uri)
+                meter.begin()
                 qa("migrate", uri=uri)
                 m.raw = qa.wait_migration(limit)
             m.completed = m.raw["status"] == "completed"

@@ -75,6 +75,7 @@ def sync(path):
 def qemu_save(guest, kind, path):
     q = guest.wait_qmp()
     configure(q, kind)
+    lab.touch_memory(guest.lab.options.memory)
     t0 = time.monotonic()
     q("stop")
     q("migrate", uri="file:" + path)
@@ -89,6 +90,7 @@ def qemu_save(guest, kind, path):
 
 
 def godwit(bench, *args):
+    lab.touch_memory(bench.options.memory)
     t0 = time.monotonic()
     p = bench.start([lab.GODWIT, *args], args[0])
     if p.wait():
@@ -100,6 +102,7 @@ def qemu_restore(bench, kind, path):
     b = lab.Guest(bench, f"q{time.monotonic_ns()}", True, incoming=True)
     q = b.wait_qmp()
     configure(q, kind)
+    lab.touch_memory(bench.options.memory)
     t0 = time.monotonic()
     q("migrate-incoming", uri="file:" + path)
     while q("query-status")["status"] == "inmigrate":
@@ -134,8 +137,9 @@ def drop_caches():
 
 
 def warm(path):
-    """Read it once: what is beneath a virtual disk may cache it, too, and has
-    one file and not the other."""
+    """Read it once, all of it from the disk: what is beneath a virtual disk
+    may cache it, too, and has one file and not the other."""
+    drop_caches()
     buf = bytearray(lab.MIB)
     with open(path, "rb", buffering=0) as f:
         while f.readinto(buf):
