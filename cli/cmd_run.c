@@ -63,6 +63,11 @@ static void print_assignment(const char *s)
  * memory that QEMU inherits, as comments. */
 static void print_command(const struct gw_launch *l)
 {
+	static const char *const pages[] = {
+		[GW_HUGEPAGES_NONE] = "",
+		[GW_HUGEPAGES_RESERVED] = " on huge pages",
+		[GW_HUGEPAGES_TRANSPARENT] = " on transparent huge pages",
+	};
 	const struct gw_cmdline *c = &l->cmdline;
 	char size[32];
 
@@ -72,7 +77,7 @@ static void print_command(const struct gw_launch *l)
 			       c->block[i].fd, c->block[i].id,
 			       gw_format_size(size, sizeof(size),
 					      c->block[i].size),
-			       c->block[i].huge ? " on huge pages" : "");
+			       pages[c->block[i].hugepages]);
 	printf("# %s/monitors.cfg: monitors qmp.sock, status.sock, front.sock and guard.sock\n",
 	       l->path.dir);
 	for (int i = 0; i < 2; i++)
@@ -119,12 +124,21 @@ static int run(const struct options *o)
 	return r;
 }
 
+static int set_hugepages(struct options *o, enum gw_hugepages how)
+{
+	if (o->req.hugepages != GW_HUGEPAGES_NONE && o->req.hugepages != how)
+		return cli_usage("run", "--hugepages are reserved ones, and --transparent-hugepages are not: choose one");
+	o->req.hugepages = how;
+	return 0;
+}
+
 int cmd_run(int argc, char **argv)
 {
 	static const struct option longopts[] = {
 		{ "incoming", no_argument, NULL, 'i' },
 		{ "memory", required_argument, NULL, 'm' },
 		{ "hugepages", no_argument, NULL, 'H' },
+		{ "transparent-hugepages", no_argument, NULL, 'T' },
 		{ "agent", required_argument, NULL, 'a' },
 		{ "free-page-agent", no_argument, NULL, 'f' },
 		{ "dry-run", no_argument, NULL, 'n' },
@@ -145,7 +159,10 @@ int cmd_run(int argc, char **argv)
 			o.req.incoming = true;
 			break;
 		case 'H':
-			o.req.hugepages = true;
+			r = set_hugepages(&o, GW_HUGEPAGES_RESERVED);
+			break;
+		case 'T':
+			r = set_hugepages(&o, GW_HUGEPAGES_TRANSPARENT);
 			break;
 		case 'f':
 			o.req.free_page_agent = true;

@@ -35,7 +35,8 @@ const struct cli_command cli_commands[] = {
 	  "Shares the VM's RAM, adds the agent and four QMP monitors, and becomes QEMU.\n\n"
 	  "  --incoming              wait for a migration ('godwit receive')\n"
 	  "  --memory SIZE           RAM of the VM, instead of QEMU's -m\n"
-	  "  --hugepages             RAM from huge pages of the default size\n"
+	  "  --hugepages             RAM from reserved huge pages of the default size\n"
+	  "  --transparent-hugepages RAM from huge pages where there are any (root)\n"
 	  "  --free-page-agent       a port for godwit-guest-agent in the guest\n"
 	  "  --agent preload|plugin  how QEMU loads the agent (preload)\n"
 	  "  --dry-run               print the command instead of running it\n",

@@ -91,7 +91,9 @@ bool gw_put_is_fresh(const struct gw_ramblock *b, uint64_t first, uint32_t n)
 	for (uint64_t i = first; i < first + n; i++)
 		if (gw_bitmap_test(&b->placed, i))
 			return false;
-	return has_write(b);
+	/* A huge page is cleared and mapped as one: that costs less than to
+	 * copy what comes once more. */
+	return has_write(b) && !b->transparent;
 }
 
 void gw_put_zeros(struct gw_ramblock *b, uint64_t first, uint64_t n)

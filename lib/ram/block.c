@@ -6,9 +6,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/units.h"
+
+#define HUGE (2 << 20)
 
 void gw_ram_init(struct gw_ram *ram)
 {
@@ -97,6 +100,15 @@ static int check_offset(const char *idstr, uint64_t fd_offset,
 			  idstr, (unsigned long long)fd_offset, GW_PAGE_SIZE);
 }
 
+/* A tmpfs that gives huge pages says so by the block size of its files. */
+static bool is_transparent(const struct gw_ramblock *b)
+{
+	struct stat st;
+
+	return b->fd >= 0 && b->page_size == GW_PAGE_SIZE &&
+	       !fstat(b->fd, &st) && st.st_blksize >= HUGE;
+}
+
 struct gw_ramblock *gw_ram_add(struct gw_ram *ram, const char *idstr,
 			       uint64_t used_length, uint32_t page_size,
 			       int fd, uint64_t fd_offset, struct gw_error *err)
@@ -113,6 +125,7 @@ struct gw_ramblock *gw_ram_add(struct gw_ram *ram, const char *idstr,
 	b = &ram->block[ram->nblocks - 1];
 	b->fd = fd;
 	b->fd_offset = fd_offset;
+	b->transparent = is_transparent(b);
 	if (gw_bitmap_init(&b->dirty, npages, err) ||
 	    gw_bitmap_init(&b->placed, npages, err)) {
 		block_fini(b);

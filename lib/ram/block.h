@@ -28,6 +28,8 @@ struct gw_ramblock {
 	uint64_t used_length; /* bytes, a multiple of GW_PAGE_SIZE */
 	uint32_t page_size;   /* bytes */
 	int fd;		      /* the shared file; -1: none. Owned */
+	bool transparent; /* fd's file gets huge pages where there are any;
+			     page_size is 4096 all the same */
 	uint64_t fd_offset;   /* where in fd the block begins */
 	uint8_t *host;	      /* our mapping, or NULL. Owned if fd >= 0 */
 	uint64_t peer_addr;   /* address in the VM's process, 0: none */

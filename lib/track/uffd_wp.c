@@ -30,7 +30,6 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define GW_LOG_MODULE "track"
@@ -50,7 +49,6 @@
 	"write-protection of shared memory needs Linux 5.19 on "     \
 	"x86-64 or arm64 (CONFIG_USERFAULTFD)"
 
-#define HUGE	    (2 << 20)
 #define NMSGS	    64
 #define NSTREAMS    8
 #define MAX_WINDOW  (64u << 10) /* bytes opened ahead of a sequential writer */
@@ -88,19 +86,13 @@ struct wp {
 	struct uffd_msg msgs[NMSGS];
 };
 
-/*
- * A tmpfs that gives huge pages says so by the block size of its files. There
- * writes were missed (docs/internals/data-flow.md, "Huge pages").
- */
-static int refuse_huge_tmpfs(const struct gw_ramblock *b, struct gw_error *err)
+/* There writes were missed: docs/internals/data-flow.md, "Huge pages". */
+static int refuse_transparent(const struct gw_ramblock *b, struct gw_error *err)
 {
-	struct stat st;
-
-	if (b->fd < 0 || b->page_size != GW_PAGE_SIZE || fstat(b->fd, &st) ||
-	    st.st_blksize < HUGE)
+	if (!b->transparent)
 		return 0;
 	return gw_fail(err, ENOTSUP,
-		       "RAM block '%s' is on a tmpfs that gives huge pages, where uffd-wp can miss a write: use pagemap-scan (Linux 6.7), or a tmpfs with huge=never (shmem_enabled for a memfd)",
+		       "RAM block '%s' is on a tmpfs that gives huge pages, where uffd-wp can miss a write: use pagemap-scan (Linux 6.7), or a tmpfs with huge=never ('godwit run' without --transparent-hugepages; shmem_enabled for a memfd)",
 		       b->idstr);
 }
 
@@ -110,7 +102,7 @@ static int wp_probe(const struct gw_track_config *c, struct gw_error *err)
 	int r = gw_uffd_check_config(c, err);
 
 	for (int i = 0; !r && i < c->ram->nblocks; i++)
-		r = refuse_huge_tmpfs(&c->ram->block[i], err);
+		r = refuse_transparent(&c->ram->block[i], err);
 	if (r)
 		return r;
 	if (!gw_uffd_kernel_features(&features) &&

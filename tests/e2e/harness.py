@@ -100,7 +100,8 @@ class Qmp:
 
 
 class Guest:
-    """A QEMU with the Linux guest, started by `godwit run NAME`."""
+    """A QEMU with the Linux guest, started by `godwit run NAME`, with the
+    options in GODWIT_TEST_RUN too (--transparent-hugepages)."""
 
     def __init__(self, env, name, incoming=False, version="10.0", memory=256,
                  append="gw.tick=20 gw.dirty=16:2000", cpus=1, machine="pc",
@@ -127,7 +128,8 @@ class Guest:
             self.find_daemon()
 
     def launch(self, incoming, run_options):
-        options = (["--incoming"] if incoming else []) + list(run_options)
+        options = [*(["--incoming"] if incoming else []), *run_options,
+                   *os.environ.get("GODWIT_TEST_RUN", "").split()]
         return self.env.start([GODWIT, "run", self.name, *options, "--",
                                *self.command], self.name + ".qemu")
 

@@ -437,6 +437,32 @@ def test_moves_hugepages(env):
     there_and_on(env, 1, run_options=["--hugepages"])
 
 
+def huge_kib(vm):
+    """Of QEMU's RAM, in huge pages of shared memory."""
+    with open(f"/proc/{vm.pid}/smaps_rollup") as f:
+        return int(re.search(r"ShmemPmdMapped: *(\d+) kB", f.read())[1])
+
+
+def test_moves_transparent_hugepages(env):
+    """Tracked by small pages, and huge again where it arrives."""
+    if os.geteuid():
+        pytest.skip("not root: --transparent-hugepages is NOT tested")
+    if tuple(map(int, os.uname().release.split(".")[:2])) < (6, 7):
+        pytest.skip("no PAGEMAP_SCAN (Linux 6.7), so transparent huge pages "
+                    "cannot be tracked: --transparent-hugepages is NOT tested")
+    kw = dict(append="gw.tick=20 gw.dirty=32:2000 gw.touch=64",
+              run_options=["--transparent-hugepages"])
+    a = env.guest("a", **kw)
+    a.wait_tick(20)
+    assert huge_kib(a) > 32 << 10
+    b = env.guest("b", incoming=True, **kw)
+    result = env.move(a, b)
+    assert result["tracker"] == "pagemap-scan"
+    b.wait_more_ticks(10)
+    assert huge_kib(b) > 32 << 10
+    assert_one_story(a, b)
+
+
 def test_a_paused_vm_moves_and_stays_paused(traveller):
     a, b = traveller.at, traveller.fresh()
     a.ask("stop")

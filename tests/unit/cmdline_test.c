@@ -399,10 +399,12 @@ static void options_of_run(void)
 	struct gw_cmdline_request req = plain;
 	struct gw_cmdline c;
 
-	req.incoming = req.hugepages = true;
+	req.incoming = true;
+	req.hugepages = GW_HUGEPAGES_RESERVED;
 	CHECK(rewrite("-m 1G", &req, &c) == 0);
 	CHECK(!strcmp(join(&c), "-m 1G " RAM(G1) " -incoming defer -S " MONITORS));
-	CHECK(c.incoming && c.nblocks == 1 && c.block[0].huge);
+	CHECK(c.incoming && c.nblocks == 1);
+	CHECK(c.block[0].hugepages == GW_HUGEPAGES_RESERVED);
 	CHECK(c.block[0].fd == 200 && c.block[0].size == GIB);
 	CHECK(c.memory == GIB && !strcmp(c.machine, "pc-i440fx-10.0"));
 	CHECK(!strcmp(c.env[0], "LD_PRELOAD=/a.so"));
@@ -458,13 +460,39 @@ static void memory_option_contradicts(void)
 	gw_cmdline_fini(&c);
 }
 
+static void transparent_huge_pages(void)
+{
+	struct gw_cmdline_request req = plain;
+	struct gw_cmdline c;
+
+	req.hugepages = GW_HUGEPAGES_TRANSPARENT;
+	CHECK(rewrite("-m 1G", &req, &c) == 0);
+	CHECK(c.block[0].hugepages == GW_HUGEPAGES_TRANSPARENT);
+	CHECK(strstr(join(&c), ",share=on,align=2M "));
+	gw_cmdline_fini(&c);
+	CHECK(rewrite("-object memory-backend-ram,id=m,size=1G -machine memory-backend=m",
+		      &req, &c) == 0);
+	CHECK(c.block[0].hugepages == GW_HUGEPAGES_TRANSPARENT);
+	CHECK(strstr(join(&c), "align=2M"));
+	gw_cmdline_fini(&c);
+	CHECK(rewrite("-mem-path /dev/hugepages -m 1G", &req, &c) == -ENOTSUP);
+	CHECK(c.nrefusals == 1 && strstr(c.refusal[0], "leave one out"));
+	gw_cmdline_fini(&c);
+	/* What the command line says is kept. */
+	CHECK(rewrite("-object memory-backend-memfd,id=m,size=1G,hugetlb=on -machine memory-backend=m",
+		      &req, &c) == 0);
+	CHECK(c.block[0].hugepages == GW_HUGEPAGES_RESERVED);
+	gw_cmdline_fini(&c);
+}
+
 static void huge_pages_of_a_memfd(void)
 {
 	struct gw_cmdline c;
 
 	CHECK(rewrite("-object memory-backend-memfd,id=m,size=1G,hugetlb=on,hugetlbsize=2M -machine memory-backend=m",
 		      &plain, &c) == 0);
-	CHECK(c.block[0].huge && c.block[0].huge_size == 2 << 20);
+	CHECK(c.block[0].hugepages == GW_HUGEPAGES_RESERVED);
+	CHECK(c.block[0].huge_size == 2 << 20);
 	CHECK(!strstr(join(&c), "hugetlb"));
 	gw_cmdline_fini(&c);
 	CHECK(rewrite("-mem-path /dev/hugepages", &plain, &c) == 0);
@@ -550,6 +578,7 @@ int main(void)
 	RUN(an_old_qemu_is_refused);
 	RUN(options_of_run);
 	RUN(memory_option_contradicts);
+	RUN(transparent_huge_pages);
 	RUN(huge_pages_of_a_memfd);
 	RUN(options_are_read_and_written_back);
 	RUN(sizes_as_qemu_reads_them);

@@ -57,7 +57,7 @@ static struct gw_rundir_vm *example(const char *name)
 	vm->argv = json_pack("[s,s]", "qemu", "-m \"1\"");
 	vm->command = json_pack("[s,s,s]", "qemu", "-m", "1");
 	strcpy(vm->cwd, "/home/x");
-	vm->hugepages = true;
+	strcpy(vm->hugepages, "transparent");
 	vm->memory_option = 5;
 	vm->memory = 1ULL << 40;
 	vm->nblocks = 2;
@@ -178,7 +178,7 @@ static void claim_write_open_release(void)
 	CHECK(json_array_size(vm->argv) == 2);
 	CHECK(json_array_size(vm->command) == 3);
 	CHECK(!strcmp(vm->cwd, "/home/x") && vm->memory_option == 5);
-	CHECK(vm->hugepages && !vm->free_page_agent);
+	CHECK(!strcmp(vm->hugepages, "transparent") && !vm->free_page_agent);
 	CHECK(!strcmp(vm->path.qmp, in("one/qmp.sock")));
 	CHECK(!strcmp(vm->path.status, in("one/status.sock")));
 	CHECK(!strcmp(vm->path.agent, in("one/agent.sock")));

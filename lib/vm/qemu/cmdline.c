@@ -26,6 +26,8 @@
 #define MIB		(1ULL << 20)
 #define DEFAULT_MEMORY	(128 * MIB) /* hw/core/machine.c */
 #define MEMORY_ALIGN	8192	    /* QEMU rounds -m up to this */
+/* Otherwise QEMU maps a file at any 4 KiB, and no huge page of it as one. */
+#define HUGE_ALIGN	"2M"
 
 struct arg {
 	const char *word;  /* as written, "-machine" */
@@ -215,6 +217,8 @@ static void set_path(struct gw_option *o, struct gw_cmdline_block *b)
 	gw_option_set(o, "qom-type", "memory-backend-file");
 	gw_option_set(o, "mem-path", path);
 	gw_option_set_on(o, "share");
+	if (b->hugepages == GW_HUGEPAGES_TRANSPARENT)
+		gw_option_set(o, "align", HUGE_ALIGN);
 }
 
 /* Private or unrecognised shared memory becomes a shared file, in place. */
@@ -233,7 +237,8 @@ static void convert_backend(struct rewrite *w, struct arg *a,
 		       b->id);
 		return;
 	}
-	b->huge = w->req->hugepages || gw_option_is_on(o, "hugetlb");
+	b->hugepages = gw_option_is_on(o, "hugetlb") ? GW_HUGEPAGES_RESERVED :
+						       w->req->hugepages;
 	if (gw_option_size(o, "hugetlbsize", 1, &b->huge_size))
 		b->huge_size = 0;
 	b->fd = -1;
@@ -544,12 +549,14 @@ static void add_main_ram(struct rewrite *w, const struct gw_qemu_machine *m)
 	if (!b)
 		return;
 	b->size = w->memory;
-	b->huge = w->req->hugepages;
+	b->hugepages = w->req->hugepages;
 	b->like_path = w->mem_path;
 	b->fd = next_fd(w);
 	add(w, "-object");
-	add(w, "memory-backend-file,id=%s,size=%llu,mem-path=/proc/self/fd/%d,share=on",
-	    b->id, (unsigned long long)b->size, b->fd);
+	add(w, "memory-backend-file,id=%s,size=%llu,mem-path=/proc/self/fd/%d,share=on%s",
+	    b->id, (unsigned long long)b->size, b->fd,
+	    b->hugepages == GW_HUGEPAGES_TRANSPARENT ? ",align=" HUGE_ALIGN :
+						       "");
 	add(w, "-machine");
 	add(w, "memory-backend=%s", b->id);
 }
@@ -599,6 +606,9 @@ static void settle_ram(struct rewrite *w)
 		       m->name);
 		return;
 	}
+	if (w->mem_path && w->req->hugepages == GW_HUGEPAGES_TRANSPARENT)
+		refuse(w, "-mem-path %s and --transparent-hugepages both say what pages RAM is made of: leave one out",
+		       w->mem_path);
 	if (!backed)
 		add_main_ram(w, m);
 	else if (w->mem_path)

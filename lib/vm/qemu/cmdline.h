@@ -47,10 +47,17 @@ enum gw_agent_mode {
 	GW_AGENT_PLUGIN,  /* -plugin: where the environment is cleared */
 };
 
+/* What RAM that is made here is made of. */
+enum gw_hugepages {
+	GW_HUGEPAGES_NONE,
+	GW_HUGEPAGES_RESERVED,	  /* of hugetlbfs */
+	GW_HUGEPAGES_TRANSPARENT, /* of a tmpfs that gives them */
+};
+
 struct gw_cmdline_request {
 	const char *dir;	/* the VM's runtime folder, absolute */
 	bool incoming;		/* wait for a migration */
-	bool hugepages;		/* RAM that is made here on huge pages */
+	enum gw_hugepages hugepages;
 	bool free_page_agent;	/* a port for the one in the guest */
 	uint64_t memory;	/* bytes; 0: what the command line says */
 	enum gw_agent_mode agent;
@@ -64,9 +71,9 @@ struct gw_cmdline_request {
 struct gw_cmdline_block {
 	char id[GW_IDSTR_MAX + 1]; /* QEMU's ramblock idstr */
 	uint64_t size;		   /* bytes; 0: that of the user's file */
-	int fd;			   /* memfd to be made; -1: user's own file */
-	bool huge;		   /* on huge pages */
-	uint64_t huge_size;	   /* bytes; 0: the system's default */
+	int fd;			   /* of the file to be made; -1: user's own */
+	enum gw_hugepages hugepages;
+	uint64_t huge_size;	   /* reserved: bytes; 0: the system's default */
 	const char *like_path;	   /* a folder that decides (-mem-path) */
 };
 

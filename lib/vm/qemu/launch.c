@@ -5,8 +5,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/magic.h>
-#include <linux/memfd.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -15,7 +13,6 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,14 +20,11 @@
 #include "base/clock.h"
 #include "base/scope.h"
 #include "base/units.h"
+#include "vm/qemu/memory.h"
 #include "vm/qemu/qmp.h"
 
 #ifndef GW_AGENT_PATH
 #define GW_AGENT_PATH "/usr/local/lib/godwit/godwit-agent.so"
-#endif
-
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
 #endif
 
 #ifndef SYS_close_range /* Linux 5.9; the same number on every machine */
@@ -291,84 +285,19 @@ void gw_launch_fini(struct gw_launch *l)
 	gw_qemu_probe_fini(&l->probe);
 }
 
-/* --- memory --------------------------------------------------------------- */
+/* In vm.json. */
+static const char *const hugepages_names[] = {
+	[GW_HUGEPAGES_NONE] = "none",
+	[GW_HUGEPAGES_RESERVED] = "reserved",
+	[GW_HUGEPAGES_TRANSPARENT] = "transparent",
+};
 
-static uint64_t default_huge_size(void)
+static enum gw_hugepages find_hugepages(const char *name)
 {
-	FILE *f = fopen("/proc/meminfo", "re");
-	unsigned long long kib = 0;
-	char line[128];
-
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "Hugepagesize: %llu kB", &kib) == 1)
-			break;
-	if (f)
-		fclose(f);
-	return kib << 10;
-}
-
-/* The huge page size of block @b; 0: ordinary pages. */
-static uint64_t huge_size(const struct gw_cmdline_block *b)
-{
-	struct statfs s;
-
-	if (b->like_path && !statfs(b->like_path, &s) &&
-	    s.f_type == HUGETLBFS_MAGIC)
-		return (uint64_t)s.f_bsize;
-	if (!b->huge)
-		return 0;
-	return b->huge_size ? b->huge_size : default_huge_size();
-}
-
-/* Never executable, which sysctl vm.memfd_noexec may demand and kernels
- * before 6.3 do not know. */
-static int make_memfd(const char *name, unsigned int flags)
-{
-	int fd = memfd_create(name, flags | MFD_NOEXEC_SEAL);
-
-	return fd < 0 && errno == EINVAL ? memfd_create(name, flags) : fd;
-}
-
-static int make_block(const struct gw_cmdline_block *b, struct gw_error *err)
-{
-	uint64_t huge = huge_size(b);
-	unsigned int flags = MFD_CLOEXEC;
-	gw_autoclose int fd = -1;
-	char name[64], size[32];
-
-	if (huge & (huge - 1) || (huge && b->size % huge))
-		return gw_fail_as(err, GW_FAULT_USAGE, EINVAL,
-				  "RAM block '%s' of %llu bytes is no multiple of a huge page of %s: change its size",
-				  b->id, (unsigned long long)b->size,
-				  gw_format_size(size, sizeof(size), huge));
-	if (huge)
-		flags |= MFD_HUGETLB | (unsigned int)__builtin_ctzll(huge)
-					       << MFD_HUGE_SHIFT;
-	snprintf(name, sizeof(name), "godwit-%.48s", b->id);
-	fd = make_memfd(name, flags);
-	if (fd < 0 || ftruncate(fd, (off_t)b->size))
-		return gw_fail_errno(err, errno,
-				     "cannot make RAM block '%s' of %llu bytes%s",
-				     b->id, (unsigned long long)b->size,
-				     huge ? " on huge pages" : "");
-	/* without close-on-exec: QEMU opens it as /proc/self/fd/N */
-	if (fcntl(fd, F_DUPFD, b->fd) != b->fd)
-		return gw_fail(err, EMFILE,
-			       "file descriptor %d, wanted for RAM block '%s', is not free (ulimit -n?)",
-			       b->fd, b->id);
-	return 0;
-}
-
-static int make_memory(const struct gw_launch *l, struct gw_error *err)
-{
-	for (int i = 0; i < l->cmdline.nblocks; i++) {
-		const struct gw_cmdline_block *b = &l->cmdline.block[i];
-		int r = b->fd >= 0 ? make_block(b, err) : 0;
-
-		if (r)
-			return r;
-	}
-	return 0;
+	for (int i = 0; i <= GW_HUGEPAGES_TRANSPARENT; i++)
+		if (!strcmp(hugepages_names[i], name))
+			return (enum gw_hugepages)i;
+	return GW_HUGEPAGES_NONE;
 }
 
 /* --- exec ----------------------------------------------------------------- */
@@ -427,7 +356,7 @@ static int describe(const struct gw_launch *l, const struct gw_rundir_claim *c,
 				      json_string(l->req->argv[i]));
 	if (!getcwd(vm->cwd, sizeof(vm->cwd)))
 		vm->cwd[0] = '\0';
-	vm->hugepages = l->req->hugepages;
+	strcpy(vm->hugepages, hugepages_names[l->req->hugepages]);
 	vm->free_page_agent = l->req->free_page_agent;
 	vm->memory_option = l->req->memory;
 	strcpy(vm->agent, l->req->agent == GW_AGENT_PLUGIN ? "plugin" :
@@ -472,7 +401,7 @@ int gw_launch_exec(struct gw_launch *l, struct gw_error *err)
 
 	if (r)
 		return r;
-	r = make_memory(l, err);
+	r = gw_memory_make(&l->cmdline, err);
 	if (!r)
 		r = write_monitors(l, err);
 	if (!r)
@@ -513,7 +442,7 @@ static int exec_again(const struct gw_rundir_vm *vm, struct gw_error *err)
 		.name = vm->name,
 		.argv = argv,
 		.incoming = true,
-		.hugepages = vm->hugepages,
+		.hugepages = find_hugepages(vm->hugepages),
 		.free_page_agent = vm->free_page_agent,
 		.memory = vm->memory_option,
 		.agent = strcmp(vm->agent, "plugin") ? GW_AGENT_PRELOAD :

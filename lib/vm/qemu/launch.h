@@ -20,7 +20,8 @@
 struct gw_launch_request {
 	const char *name;
 	char *const *argv; /* QEMU and its arguments, NULL terminated */
-	bool incoming, hugepages;
+	bool incoming;
+	enum gw_hugepages hugepages;
 	bool free_page_agent; /* a port for the guest's */
 	uint64_t memory; /* bytes, 0: what the command line says */
 	enum gw_agent_mode agent;

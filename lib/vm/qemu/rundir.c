@@ -416,7 +416,7 @@ int gw_rundir_write_vm(const struct gw_rundir_claim *c,
 {
 	const struct gw_rundir_paths *p = &c->path;
 	json_t *j = json_pack(
-		"{s:s,s:s,s:I,s:i,s:s,s:O?,s:s,s:s,s:s,s:I,s:o,s:b,s:s,s:s,s:s,s:O?,s:s,s:b,s:b,s:I}",
+		"{s:s,s:s,s:I,s:i,s:s,s:O?,s:s,s:s,s:s,s:I,s:o,s:b,s:s,s:s,s:s,s:O?,s:s,s:s,s:b,s:I}",
 		"name", vm->name, "godwit", GW_VERSION, "created",
 		(json_int_t)vm->created, "pid", (int)vm->pid, "binary",
 		vm->binary, "argv", vm->argv, "machine", vm->machine, "qemu",
@@ -461,7 +461,7 @@ static void vm_from_json(const json_t *j, struct gw_rundir_vm *vm)
 	vm->argv = json_incref(json_object_get(j, "argv"));
 	vm->command = json_incref(json_object_get(j, "command"));
 	load_text(j, "cwd", vm->cwd);
-	vm->hugepages = json_is_true(json_object_get(j, "hugepages"));
+	load_text(j, "hugepages", vm->hugepages);
 	vm->free_page_agent = json_is_true(json_object_get(j,
 							   "free-page-agent"));
 	vm->memory_option = (uint64_t)load_int(j, "memory-option");

@@ -69,7 +69,8 @@ struct gw_rundir_vm {
 	/* what `run` was told, to do it again; NULL: unknown. Owned */
 	json_t *command;
 	char cwd[PATH_MAX];
-	bool hugepages, free_page_agent;
+	char hugepages[16]; /* "none", "reserved", "transparent" */
+	bool free_page_agent;
 	uint64_t memory_option; /* bytes; 0: none */
 	char machine[64];
 	char qemu[64]; /* "10.0.2" */
