@@ -51,8 +51,9 @@ class Full:
         best = max(self.limits.get((tcp, new), {}).values(), default=None)
         return best and rate / best
 
-    def move(self, tcp, own, channels):
+    def move(self, tcp, own, channels, pages=lab.THP):
         self.options.tcp = tcp
+        self.bench.run_options = pages
         ours = ["--channels", str(channels)] if channels else []
         if own:
             m = self.bench.move(True, *(["multifd"] if channels else []),
@@ -79,6 +80,9 @@ def cases(bench, options):
                 functools.partial(full.move, tcp, False, n)
             yield transport, f"QEMU, multifd {n}" if n else "QEMU", \
                 functools.partial(full.move, tcp, True, n)
+        most = options.channels[-1]
+        yield transport, f"godwit, {lab.channels(most)}, small pages", \
+            functools.partial(full.move, tcp, False, most, [])
 
 
 if __name__ == "__main__":

@@ -22,15 +22,19 @@ METRICS = lab.move_metrics("total-ms", "sent-bytes", "downtime-ms", "cpu-s",
                            "growth-kib", "memory-kib")
 
 
-SIDES = {"godwit": (False, (), {}),
-         "godwit, 2 channels": (False, ("--channels", "2"), {}),
-         "QEMU": (True, (), {}),
-         "QEMU, multifd 2": (True, ("multifd",), {"multifd_channels": 2})}
+TWO = "--channels", "2"
+# Own RAM, godwit's options or QEMU's capabilities, QEMU's parameters, options
+# of `godwit run`.
+SIDES = {"godwit": (False, (), {}, lab.THP),
+         "godwit, 2 channels": (False, TWO, {}, lab.THP),
+         "godwit, 2 channels, small pages": (False, TWO, {}, []),
+         "QEMU": (True, (), {}, []),
+         "QEMU, multifd 2": (True, ("multifd",), {"multifd_channels": 2}, [])}
 
 
 def one(bench, options, side, memory):
     options.memory = memory
-    own, switches, parameters = SIDES[side]
+    own, switches, parameters, bench.run_options = SIDES[side]
     m = bench.move(own, *switches, **parameters)
     if m.memory > LIMIT_KB:
         raise lab.Failed(f"godwit used {m.memory >> 10} MiB of its own, more "
