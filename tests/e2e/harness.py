@@ -80,10 +80,12 @@ class Qmp:
         self.sock.connect(path)
         self.file = self.sock.makefile("rw")
         self.greeting = json.loads(self.file.readline())
+        self.count = 0
         self("qmp_capabilities")
 
     def __call__(self, command, **arguments):
-        self.file.write(json.dumps({"execute": command,
+        self.count += 1
+        self.file.write(json.dumps({"execute": command, "id": self.count,
                                     "arguments": arguments}) + "\n")
         self.file.flush()
         while True:
@@ -91,7 +93,7 @@ class Qmp:
             if not line:
                 raise ConnectionError("QEMU closed its monitor")
             reply = json.loads(line)
-            if "event" not in reply:
+            if reply.pop("id", None) == self.count:
                 return reply
 
     def close(self):
