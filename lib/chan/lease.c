@@ -269,6 +269,8 @@ static int hold_until(struct gw_lease_holder *h, int64_t next_ns)
 		return answered(h, (int64_t)value);
 	if (!r && type == END)
 		set_ended(h);
+	if (!r && type == LEAVE) /* that is for us to say */
+		return -EPROTO;
 	return r;
 }
 

@@ -199,12 +199,12 @@ static int serve(struct gw_standby *s, struct gw_chan *chan, enum outcome *o,
 		return 0; /* it only asked */
 	if (kept == GW_DEST_KEPT_GO)
 		return r ? failed(s, &why, err) : (*o = OUTCOME_RUNS, 0);
-	if (s->left)
-		why.code = 0; /* that is the end of what was on its way */
-	else if (kept == GW_DEST_KEPT_LOST)
+	if (kept == GW_DEST_KEPT_LOST && !s->left)
 		return after_loss(s, &why, o, err);
-	if (!r || s->left)
+	if (!r || s->left) {
 		*o = OUTCOME_OVER;
+		why.code = 0; /* of what was on its way when it left */
+	}
 	return kept_there(s, "ended", &why, err);
 }
 

@@ -304,6 +304,7 @@ static void false_answers_grant_nothing(void)
 		    { 0x47574c53, 2, UINT64_MAX },
 		    { 0x47574c53, 2, 0 },
 		    { 0x47574c53, 3, 1 },
+		    { 0x47574c53, 4, 0 },
 		    { 0x47574c53, 4, 1 },
 		    { 0x47574c53, 5, 0 },
 		    { 0x47574c53, 0, 0 },
