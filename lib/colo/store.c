@@ -11,13 +11,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/hugepage.h"
 #include "base/scope.h"
 #include "base/units.h"
 #include "colo/internal.h"
-
-#ifndef MADV_POPULATE_WRITE /* Linux 5.14 */
-#define MADV_POPULATE_WRITE 23
-#endif
 
 #define REMEDY "remove it, or name another file with --cache"
 
@@ -371,12 +368,7 @@ uint64_t gw_store_run(const struct gw_bitmap *b, uint64_t *at, uint64_t end)
 static int populate(struct gw_store *s, uint8_t *mem, uint64_t len,
 		    struct gw_error *err)
 {
-	int r;
-
-	do {
-		r = madvise(mem, len, MADV_POPULATE_WRITE);
-	} while (r && errno == EINTR);
-	if (!r || errno == EINVAL) /* an older kernel: it will do, or not */
+	if (!gw_populate(mem, len))
 		return 0;
 	if (s->memory)
 		return gw_fail(err, ENOMEM,

@@ -7,11 +7,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/hugepage.h"
 #include "base/pause.h"
-
-#ifndef MADV_POPULATE_WRITE /* Linux 5.14 */
-#define MADV_POPULATE_WRITE 23
-#endif
 
 static int no_memory(const struct gw_ramblock *b, uint64_t first, int code,
 		     struct gw_error *err)
@@ -38,16 +35,16 @@ int gw_put_room(struct gw_ramblock *b, uint64_t first, uint32_t n,
 		struct gw_error *err)
 {
 	uint64_t at = first, end = first + n;
+	int r;
 
 	while (at < end && gw_bitmap_test(&b->placed, at))
 		at++;
 	if (at == end)
 		return 0;
-	/* A kernel that cannot populate faults later instead. */
-	if (madvise(b->host + (at << GW_PAGE_BITS), (end - at) << GW_PAGE_BITS,
-		    MADV_POPULATE_WRITE) &&
-	    errno != EINVAL && errno != EINTR)
-		return no_memory(b, at, errno == EFAULT ? ENOMEM : errno, err);
+	r = gw_populate(b->host + (at << GW_PAGE_BITS),
+			(end - at) << GW_PAGE_BITS);
+	if (r)
+		return no_memory(b, at, -r, err);
 	note(b, at, (uint32_t)(end - at));
 	return 0;
 }

@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 
 #include "base/clock.h"
+#include "base/hugepage.h"
 #include "base/scope.h"
 #include "base/thread.h"
 #include "image/image.h"
@@ -21,7 +22,6 @@
 #define JOB_PAGES   256u
 #define MAX_THREADS 64
 #define TICK_MS	    100
-#define HUGE	    (2u << 20)
 
 struct job {
 	int block;
@@ -353,16 +353,11 @@ static void run(struct copier *k)
 
 /* In huge pages, if there are: then a job that is read with O_DIRECT is one
  * request, and not one for each of as many pages as a disk takes at a time. */
-static uint8_t *new_buffers(unsigned int n)
+static size_t buffers_size(unsigned int n)
 {
 	size_t size = (size_t)n * JOB_PAGES * GW_PAGE_SIZE;
-	uint8_t *p;
 
-	size = (size + HUGE - 1) / HUGE * HUGE;
-	p = aligned_alloc(HUGE, size);
-	if (p)
-		(void)madvise(p, size, MADV_HUGEPAGE); /* only a wish */
-	return p;
+	return (size + GW_HUGE_PAGE - 1) / GW_HUGE_PAGE * GW_HUGE_PAGE;
 }
 
 static int copy_pages(struct gw_copy *c, struct gw_error *err)
@@ -376,7 +371,7 @@ static int copy_pages(struct gw_copy *c, struct gw_error *err)
 		k.nthreads++;
 	if (k.nthreads > MAX_THREADS)
 		k.nthreads = MAX_THREADS;
-	k.memory = new_buffers(k.nthreads);
+	k.memory = gw_huge_alloc(buffers_size(k.nthreads));
 	if (!k.memory)
 		return gw_fail(err, ENOMEM, "no memory for %u buffers",
 			       k.nthreads);
@@ -388,7 +383,7 @@ static int copy_pages(struct gw_copy *c, struct gw_error *err)
 	run(&k);
 	pthread_cond_destroy(&k.change);
 	pthread_mutex_destroy(&k.lock);
-	free(k.memory);
+	munmap(k.memory, buffers_size(k.nthreads));
 	if (k.stop && err)
 		*err = k.err;
 	return k.stop ? -k.err.code : 0;

@@ -20,12 +20,12 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/hugepage.h"
 #include "base/scope.h"
 #include "base/units.h"
 #include "page/xbzrle.h"
 
 #define WAYS GW_CACHE_WAYS
-#define HUGE ((size_t)2 << 20)
 /* Sets in a row that share a lock. */
 #define STRIPE 64
 #define GOLDEN 0x9e3779b9ULL /* of 2^32 */
@@ -279,23 +279,13 @@ static int check_size(uint64_t nbytes, struct gw_error *err)
 			  nbytes < GW_CACHE_MIN ? "least" : "most", limit);
 }
 
-/* @len bytes, aligned for huge pages; not populated. */
 static uint8_t *map_data(size_t len, struct gw_error *err)
 {
-	uint8_t *p = mmap(NULL, len + HUGE, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	size_t before;
+	uint8_t *p = gw_huge_alloc(len);
 
-	if (p == MAP_FAILED) {
+	if (!p)
 		gw_fail_errno(err, errno, "page cache: mapping %zu bytes", len);
-		return NULL;
-	}
-	before = -(uintptr_t)p & (HUGE - 1);
-	if (before)
-		munmap(p, before);
-	munmap(p + before + len, HUGE - before);
-	madvise(p + before, len, MADV_HUGEPAGE); /* only a wish */
-	return p + before;
+	return p;
 }
 
 /* Way 0 of all sets first, then way 1: a cache that is not full is dense. */

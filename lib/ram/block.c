@@ -9,9 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/hugepage.h"
 #include "base/units.h"
 
-#define HUGE (2 << 20)
 
 void gw_ram_init(struct gw_ram *ram)
 {
@@ -106,7 +106,7 @@ static bool is_transparent(const struct gw_ramblock *b)
 	struct stat st;
 
 	return b->fd >= 0 && b->page_size == GW_PAGE_SIZE &&
-	       !fstat(b->fd, &st) && st.st_blksize >= HUGE;
+	       !fstat(b->fd, &st) && st.st_blksize >= GW_HUGE_PAGE;
 }
 
 struct gw_ramblock *gw_ram_add(struct gw_ram *ram, const char *idstr,
