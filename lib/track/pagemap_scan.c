@@ -115,18 +115,12 @@ static int open_pagemap(pid_t pid, struct gw_error *err)
 	return gw_fail_errno(err, errno, "%s", path);
 }
 
-static int pagemap_probe(const struct gw_track_config *c, struct gw_error *err)
+/* @fd: a pagemap. */
+static int probe_kernel(int fd, struct gw_error *err)
 {
 	struct pm_scan_arg a = { .size = sizeof(a) };
 	uint64_t features;
-	gw_autoclose int fd = -1;
-	int r = gw_uffd_check_config(c, err);
 
-	if (r)
-		return r;
-	fd = open_pagemap(c->pid, err);
-	if (fd < 0)
-		return fd;
 	/* An empty scan. Kernels without it do not know the number. */
 	if (ioctl(fd, PAGEMAP_SCAN, &a) < 0 && errno == ENOTTY)
 		return gw_fail(err, ENOTSUP,
@@ -137,6 +131,24 @@ static int pagemap_probe(const struct gw_track_config *c, struct gw_error *err)
 			       "this kernel has no asynchronous write-protection: "
 			       NEEDS);
 	return 0;
+}
+
+static int pagemap_probe(const struct gw_track_config *c, struct gw_error *err)
+{
+	gw_autoclose int fd = -1;
+	int r = gw_uffd_check_config(c, err);
+
+	if (r)
+		return r;
+	fd = open_pagemap(c->pid, err);
+	return fd < 0 ? fd : probe_kernel(fd, err);
+}
+
+int gw_track_can_scan_pagemap(struct gw_error *err)
+{
+	gw_autoclose int fd = open_pagemap(getpid(), err);
+
+	return fd < 0 ? fd : probe_kernel(fd, err);
 }
 
 /* Write 2 MiB at @p, zap them. Does a scan still know about them? */
@@ -332,8 +344,11 @@ static int scan_written(struct gw_track *t, struct gw_ramblock *b, uint64_t at,
  * A written page that the VM zaps (MADV_DONTNEED; its content stays in the
  * file) leaves an empty entry. In a 4 KiB page table that counts as written.
  * If the table itself is freed, or on hugetlbfs, it counts as clean on some
- * kernels, and the write would be lost. Protecting a part left no entry of it
- * empty, so whatever is empty now was zapped: report it.
+ * kernels, and the write would be lost. So it is with a transparent huge page
+ * of a file, mapped as one and therefore without a table: when it is split
+ * (one page of it is given back), the kernel takes all of it out. Protecting a
+ * part left no entry of it empty, so whatever is empty now was zapped: report
+ * it.
  *
  * Protect first, then report: a write before is in what will be copied, one
  * after faults. If the VM touches the page before we protect it, it becomes
@@ -344,7 +359,7 @@ static int scan_vanished(struct gw_track *t, struct gw_ramblock *b, uint64_t at,
 {
 	struct pagemap *p = t->priv;
 
-	if (!p->forgets && b->page_size == GW_PAGE_SIZE)
+	if (!p->forgets && !b->transparent && b->page_size == GW_PAGE_SIZE)
 		return 0;
 	while (at < end) {
 		int n = pm_scan(p->fd, VANISHED, &at, end, p->taken), r;

@@ -124,6 +124,9 @@ void gw_track_close(struct gw_track *t); /* stops too; NULL is fine */
  * knows only what its embedder marks. */
 extern const char *const gw_track_names[];
 
+/* Has this kernel what pagemap-scan takes? 0, or -errno with the reason. */
+int gw_track_can_scan_pagemap(struct gw_error *err) GW_MUST_CHECK;
+
 /* The manual tracker: bytes [@start, @start + @len) of @b were written. Any
  * thread. Only for a tracker opened as "manual". */
 void gw_track_mark(struct gw_track *t, struct gw_ramblock *b, uint64_t start,
