@@ -51,9 +51,9 @@ class Full:
         best = max(self.limits.get((tcp, new), {}).values(), default=None)
         return best and rate / best
 
-    def move(self, tcp, own, channels, pages=lab.THP):
+    def move(self, tcp, own, channels, pages=()):
         self.options.tcp = tcp
-        self.bench.run_options = pages
+        self.bench.run_options = list(pages)
         ours = ["--channels", str(channels)] if channels else []
         if own:
             m = self.bench.move(True, *(["multifd"] if channels else []),
@@ -82,7 +82,7 @@ def cases(bench, options):
                 functools.partial(full.move, tcp, True, n)
         most = options.channels[-1]
         yield transport, f"godwit, {lab.channels(most)}, small pages", \
-            functools.partial(full.move, tcp, False, most, [])
+            functools.partial(full.move, tcp, False, most, lab.SMALL_PAGES)
 
 
 if __name__ == "__main__":

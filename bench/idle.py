@@ -25,9 +25,9 @@ METRICS = lab.move_metrics("total-ms", "sent-bytes", "downtime-ms", "cpu-s",
 TWO = "--channels", "2"
 # Own RAM, godwit's options or QEMU's capabilities, QEMU's parameters, options
 # of `godwit run`.
-SIDES = {"godwit": (False, (), {}, lab.THP),
-         "godwit, 2 channels": (False, TWO, {}, lab.THP),
-         "godwit, 2 channels, small pages": (False, TWO, {}, []),
+SIDES = {"godwit": (False, (), {}, []),
+         "godwit, 2 channels": (False, TWO, {}, []),
+         "godwit, 2 channels, small pages": (False, TWO, {}, lab.SMALL_PAGES),
          "QEMU": (True, (), {}, []),
          "QEMU, multifd 2": (True, ("multifd",), {"multifd_channels": 2}, [])}
 

@@ -29,8 +29,9 @@ DEPS = os.environ.get("GODWIT_DEPS", os.path.join(TOP, ".deps"))
 GODWIT = os.path.join(BUILD, "cli", "godwit")
 GUEST = os.path.join(DEPS, "guest")
 CONVERGE, CANCELLED = 5, 7  # exit codes of godwit
-# Of `godwit run`: what QEMU asks for its private RAM by itself. Takes root.
-THP = [] if os.geteuid() else ["--transparent-hugepages"]
+# Of `godwit run`, which as root makes RAM of transparent huge pages, as QEMU
+# does of its private RAM.
+SMALL_PAGES = ["--no-transparent-hugepages"]
 BOOT_S = 180
 MOVE_S = 180
 MIB = 1 << 20

@@ -193,7 +193,6 @@ class Store:
 
 def cases(bench, options):
     store = Store(bench, options)
-    bench.run_options = lab.THP
     sides = "godwit", "QEMU"
     folders = {"tmpfs": bench.dir, "disk": tempfile.mkdtemp(
         prefix="godwit-bench.", dir=options.disk)}

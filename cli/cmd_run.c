@@ -11,6 +11,7 @@
 #include "base/units.h"
 #include "cli/cli.h"
 #include "vm/qemu/launch.h"
+#include "vm/qemu/memory.h"
 
 struct options {
 	struct gw_launch_request req;
@@ -63,11 +64,6 @@ static void print_assignment(const char *s)
  * memory that QEMU inherits, as comments. */
 static void print_command(const struct gw_launch *l)
 {
-	static const char *const pages[] = {
-		[GW_HUGEPAGES_NONE] = "",
-		[GW_HUGEPAGES_RESERVED] = " on huge pages",
-		[GW_HUGEPAGES_TRANSPARENT] = " on transparent huge pages",
-	};
 	const struct gw_cmdline *c = &l->cmdline;
 	char size[32];
 
@@ -77,7 +73,7 @@ static void print_command(const struct gw_launch *l)
 			       c->block[i].fd, c->block[i].id,
 			       gw_format_size(size, sizeof(size),
 					      c->block[i].size),
-			       pages[c->block[i].hugepages]);
+			       gw_hugepages_kinds[c->block[i].hugepages].on);
 	printf("# %s/monitors.cfg: monitors qmp.sock, status.sock, front.sock and guard.sock\n",
 	       l->path.dir);
 	for (int i = 0; i < 2; i++)
@@ -126,8 +122,8 @@ static int run(const struct options *o)
 
 static int set_hugepages(struct options *o, enum gw_hugepages how)
 {
-	if (o->req.hugepages != GW_HUGEPAGES_NONE && o->req.hugepages != how)
-		return cli_usage("run", "--hugepages are reserved ones, and --transparent-hugepages are not: choose one");
+	if (o->req.hugepages != GW_HUGEPAGES_AUTO && o->req.hugepages != how)
+		return cli_usage("run", "--hugepages (reserved ones), --transparent-hugepages and --no-transparent-hugepages contradict each other: choose one");
 	o->req.hugepages = how;
 	return 0;
 }
@@ -139,12 +135,14 @@ int cmd_run(int argc, char **argv)
 		{ "memory", required_argument, NULL, 'm' },
 		{ "hugepages", no_argument, NULL, 'H' },
 		{ "transparent-hugepages", no_argument, NULL, 'T' },
+		{ "no-transparent-hugepages", no_argument, NULL, 'S' },
 		{ "agent", required_argument, NULL, 'a' },
 		{ "free-page-agent", no_argument, NULL, 'f' },
 		{ "dry-run", no_argument, NULL, 'n' },
 		{ NULL, 0, NULL, 0 },
 	};
-	struct options o = { .req = { .agent = GW_AGENT_PRELOAD } };
+	struct options o = { .req = { .agent = GW_AGENT_PRELOAD,
+				      .hugepages = GW_HUGEPAGES_AUTO } };
 	struct gw_error err = { 0 };
 	const char *name = NULL;
 	int c, r;
@@ -163,6 +161,9 @@ int cmd_run(int argc, char **argv)
 			break;
 		case 'T':
 			r = set_hugepages(&o, GW_HUGEPAGES_TRANSPARENT);
+			break;
+		case 'S':
+			r = set_hugepages(&o, GW_HUGEPAGES_NONE);
 			break;
 		case 'f':
 			o.req.free_page_agent = true;

@@ -36,7 +36,10 @@ const struct cli_command cli_commands[] = {
 	  "  --incoming              wait for a migration ('godwit receive')\n"
 	  "  --memory SIZE           RAM of the VM, instead of QEMU's -m\n"
 	  "  --hugepages             RAM from reserved huge pages of the default size\n"
-	  "  --transparent-hugepages RAM from huge pages where there are any (root)\n"
+	  "  --transparent-hugepages RAM from huge pages where there are any, or fail;\n"
+	  "                          the default, as root, where it can be tracked\n"
+	  "  --no-transparent-hugepages\n"
+	  "                          RAM from small pages\n"
 	  "  --free-page-agent       a port for godwit-guest-agent in the guest\n"
 	  "  --agent preload|plugin  how QEMU loads the agent (preload)\n"
 	  "  --dry-run               print the command instead of running it\n",

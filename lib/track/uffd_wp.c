@@ -92,7 +92,7 @@ static int refuse_transparent(const struct gw_ramblock *b, struct gw_error *err)
 	if (!b->transparent)
 		return 0;
 	return gw_fail(err, ENOTSUP,
-		       "RAM block '%s' is on a tmpfs that gives huge pages, where uffd-wp can miss a write: use pagemap-scan (Linux 6.7), or a tmpfs with huge=never ('godwit run' without --transparent-hugepages; shmem_enabled for a memfd)",
+		       "RAM block '%s' is on a tmpfs that gives huge pages, where uffd-wp can miss a write: use pagemap-scan (Linux 6.7), or a tmpfs with huge=never (godwit run --no-transparent-hugepages; shmem_enabled for a memfd)",
 		       b->idstr);
 }
 

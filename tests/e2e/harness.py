@@ -101,9 +101,14 @@ class Qmp:
         self.sock.close()
 
 
+# RAM that uffd-wp tracks, too: it refuses transparent huge pages, which are
+# what `godwit run` makes as root.
+SMALL_PAGES = ["--no-transparent-hugepages"]
+
+
 class Guest:
     """A QEMU with the Linux guest, started by `godwit run NAME`, with the
-    options in GODWIT_TEST_RUN too (--transparent-hugepages)."""
+    options in GODWIT_TEST_RUN too (--no-transparent-hugepages)."""
 
     def __init__(self, env, name, incoming=False, version="10.0", memory=256,
                  append="gw.tick=20 gw.dirty=16:2000", cpus=1, machine="pc",
@@ -496,7 +501,7 @@ def ram_in_use(guest):
     for fd in os.listdir(folder):
         path = os.path.join(folder, fd)
         with contextlib.suppress(OSError):
-            if "memfd:godwit-pc.ram" in os.readlink(path):
+            if "godwit-pc.ram" in os.readlink(path):
                 return os.stat(path).st_blocks * 512
     raise AssertionError(f"no RAM file in {guest.name}")
 
@@ -536,20 +541,21 @@ class Stage:
 
 def stages(tmp_path_factory, name, make):
     """For a fixture (yield from): a function that has the stage of a version
-    of QEMU, which make(env, version) makes when it is first asked for."""
+    of QEMU, which make(env, version, **kw) makes when it is first asked for."""
     import pytest
     for path in (GODWIT, os.path.join(GUEST, "initrd.gz")):
         if not os.path.exists(path):
             pytest.skip(f"{path} is missing: run the tests by 'make check'")
     made = {}
 
-    def get(version):
+    def get(version, **kw):
         if not qemu_path(version):
             pytest.skip(f"QEMU {version} could not be unpacked on this machine"
                         f" (scripts/get-qemu {version} says why)")
-        if version not in made:
-            made[version] = make(Env(tmp_path_factory.mktemp(name)), version)
-        return made[version]
+        key = version, repr(kw)
+        if key not in made:
+            made[key] = make(Env(tmp_path_factory.mktemp(name)), version, **kw)
+        return made[key]
     yield get
     for stage in made.values():
         stage.env.close()

@@ -119,6 +119,8 @@ def the_numbers_are_right(result, channels, xbzrle, compress, tracker):
     pytest.param(*row, id=row_id(row), marks=[] if row in USUAL else
                  [pytest.mark.soak]) for row in ALL])
 def test_moves_with(traveller, channels, xbzrle, compress, tracker):
+    if tracker == "uffd-wp":
+        traveller.into_small_pages()
     b = traveller.fresh()
     result = traveller.env.move(
         traveller.at, b, *SLOW, "--channels", channels, "--xbzrle=" + xbzrle,

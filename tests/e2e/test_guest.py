@@ -36,7 +36,7 @@ def fill(words, seed):
 def ram(guest):
     folder = f"/proc/{guest.pid}/fd"
     path = next(f"{folder}/{fd}" for fd in os.listdir(folder)
-                if "memfd:godwit-pc.ram" in os.readlink(f"{folder}/{fd}"))
+                if "godwit-pc.ram" in os.readlink(f"{folder}/{fd}"))
     with open(path, "r+b") as f, mmap.mmap(f.fileno(), 0) as m:
         yield m
 

@@ -27,6 +27,10 @@ def move(env, a, b, *options):
     return result
 
 
+# Over a fast connection nothing is left when a busy guest has answered.
+SLOW = ["--max-bandwidth", "100M"]
+
+
 @pytest.mark.parametrize("qemu", each_version(), indirect=True)
 @pytest.mark.parametrize("machine", ["pc", "q35"])
 def test_what_the_guest_freed_is_not_sent(env, qemu, machine):
@@ -35,8 +39,7 @@ def test_what_the_guest_freed_is_not_sent(env, qemu, machine):
         pytest.skip("one machine type is enough for this version")
     append = "gw.tick=20 gw.dirty=16:500 gw.free=307 agent=on"
     a, b = pair(env, append, version=qemu, machine=machine)
-    # Of a fast connection nothing is left when a busy guest has answered.
-    with_hints = move(env, a, b, *HINTS, "--max-bandwidth", "100M")
+    with_hints = move(env, a, b, *HINTS, *SLOW)
     assert_continues(a, b)
     # There and back again: the agent has the port open there, too.
     c = env.guest("c", append=append, incoming=True, version=qemu,
@@ -79,7 +82,7 @@ def hop(env, hops, memory, append):
     guests[0].wait_tick(20)
     for i in range(1, hops + 1):
         guests.append(guest(i, incoming=True))
-        result = move(env, guests[-2], guests[-1], *HINTS,
+        result = move(env, guests[-2], guests[-1], *HINTS, *SLOW,
                       "--downtime-limit", "5s")
         accepted.append(result["free-page-hint"]["accepted"])
         holes.append(result["unpopulated"] + result["given-back"])

@@ -20,8 +20,8 @@ import time
 import pytest
 
 import harness
-from harness import (OK, assert_one_story, guardians, has_ended, is_paused,
-                     pausing, table, wait_until)
+from harness import (OK, SMALL_PAGES, assert_one_story, guardians, has_ended,
+                     is_paused, pausing, table, wait_until)
 
 TABLES = os.path.join(harness.TOP, "docs", "internals", "hand-over.md")
 STATUS = {"runs": "running", "waits": "inmigrate", "paused": "paused",
@@ -155,8 +155,8 @@ class Relay:
 # --- a guest and what happens to it ---------------------------------------
 
 class Stage(harness.Stage):
-    def __init__(self, env, version):
-        super().__init__(env, version, "k")
+    def __init__(self, env, version, **kw):
+        super().__init__(env, version, "k", **kw)
 
     def arrived(self, dest):
         dest.wait_more_ticks(5)
@@ -445,7 +445,7 @@ def test_a_guardian_ends_with_its_move_and_leaves_a_paused_vm_paused(stages):
 def test_a_guest_with_synchronous_tracking_goes_on(stages, point):
     """It waits for a handler at every first write; with the godwit that
     handler is gone, and the agent in QEMU ends the waiting."""
-    stage = stages("10.0")
+    stage = stages("10.0", run_options=SMALL_PAGES)
     m = Move(stage, "source:" + point, ["--tracker", "uffd-wp"])
     try:
         m.tx.kill()

@@ -16,8 +16,8 @@ import tempfile
 
 import pytest
 
-from harness import (CONVERGE, OK, USAGE, assert_one_story, make_disk,
-                     qemu_path, takes_direct_io, wait_until)
+from harness import (CONVERGE, OK, SMALL_PAGES, USAGE, assert_one_story,
+                     make_disk, qemu_path, takes_direct_io, wait_until)
 
 TCP = "tcp:127.0.0.1:0"
 PAGE = 4096
@@ -45,6 +45,13 @@ class Traveller:
         self.moving = True
         self.at.wait_tick(20)
         return self.at
+
+    def into_small_pages(self):
+        """Once more, to where uffd-wp can track it."""
+        dest = self.fresh(run_options=SMALL_PAGES)
+        self.env.move(self.at, dest)
+        self.arrived(dest)
+        self.board()
 
     def arrived(self, dest):
         """It goes on at @dest without a byte lost; its last host ends."""
@@ -335,6 +342,8 @@ def test_moves_over(traveller, transport):
 
 @pytest.mark.parametrize("tracker", ["pagemap-scan", "uffd-wp"])
 def test_moves_with_tracker(traveller, tracker):
+    if tracker == "uffd-wp":
+        traveller.into_small_pages()
     b = traveller.fresh()
     r = traveller.env.move(traveller.at, b, "--tracker", tracker)
     assert r["tracker"] == tracker
@@ -443,7 +452,9 @@ def huge_kib(vm):
         return int(re.search(r"ShmemPmdMapped: *(\d+) kB", f.read())[1])
 
 
-def test_moves_transparent_hugepages(env):
+@pytest.mark.parametrize("options", [["--transparent-hugepages"], []],
+                         ids=["asked-for", "by-itself"])
+def test_moves_transparent_hugepages(env, options):
     """Tracked by small pages, and huge again where it arrives."""
     if os.geteuid():
         pytest.skip("not root: --transparent-hugepages is NOT tested")
@@ -451,7 +462,7 @@ def test_moves_transparent_hugepages(env):
         pytest.skip("no PAGEMAP_SCAN (Linux 6.7), so transparent huge pages "
                     "cannot be tracked: --transparent-hugepages is NOT tested")
     kw = dict(append="gw.tick=20 gw.dirty=32:2000 gw.touch=64",
-              run_options=["--transparent-hugepages"])
+              run_options=options)
     a = env.guest("a", **kw)
     a.wait_tick(20)
     assert huge_kib(a) > 32 << 10
@@ -461,6 +472,22 @@ def test_moves_transparent_hugepages(env):
     b.wait_more_ticks(10)
     assert huge_kib(b) > 32 << 10
     assert_one_story(a, b)
+
+
+def test_moves_between_huge_and_small_pages(env):
+    kw = dict(append="gw.tick=20 gw.dirty=32:2000 gw.touch=64")
+    here = env.guest("a", **kw, run_options=SMALL_PAGES)
+    here.wait_tick(20)
+    assert huge_kib(here) == 0
+    consoles = [here]
+    for i, options in enumerate([[], SMALL_PAGES]):
+        there = env.guest("bc"[i], incoming=True, **kw, run_options=options)
+        env.move(here, there)
+        there.wait_more_ticks(10)
+        consoles.append(there)
+        here = there
+    assert huge_kib(here) == 0
+    assert_one_story(*consoles)
 
 
 def test_a_paused_vm_moves_and_stays_paused(traveller):

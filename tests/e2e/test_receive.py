@@ -366,7 +366,7 @@ def empty(dest):
     used = []
     for fd in os.listdir(folder):
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-            if "memfd:godwit-" in os.readlink(f"{folder}/{fd}"):
+            if re.match("/(memfd:)?godwit-", os.readlink(f"{folder}/{fd}")):
                 used.append(os.stat(f"{folder}/{fd}").st_blocks)
     assert used
     return dest.status() == "inmigrate" and not any(used)

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from harness import OK, assert_continues, each_version, ram_in_use, wait_until
+from harness import (OK, SMALL_PAGES, assert_continues, each_version,
+                     ram_in_use, wait_until)
 
 MIB = 1 << 20
 PAGE = 4096
@@ -19,7 +20,7 @@ def ram_path(guest):
     for fd in os.listdir(folder):
         path = os.path.join(folder, fd)
         with contextlib.suppress(OSError):
-            if "memfd:godwit-pc.ram" in os.readlink(path):
+            if "godwit-pc.ram" in os.readlink(path):
                 return path
     raise AssertionError(f"no RAM file in {guest.name}")
 
@@ -114,7 +115,8 @@ def test_a_guest_that_reports_its_free_pages_is_small(env, qemu):
 def test_memory_that_is_given_back_during_the_move(env, options):
     """The balloon takes 200 MiB, most of them sent before, while it moves."""
     kw = dict(append="gw.tick=20 gw.dirty=4:500 gw.free=307", memory=512,
-              extra=["-device", "virtio-balloon"])
+              extra=["-device", "virtio-balloon"],
+              run_options=SMALL_PAGES if "uffd-wp" in options else [])
     a, b = env.guest("a", **kw), env.guest("b", incoming=True, **kw)
     a.wait_tick(20)
     before = ram_in_use(a)

@@ -468,17 +468,34 @@ static void transparent_huge_pages(void)
 	req.hugepages = GW_HUGEPAGES_TRANSPARENT;
 	CHECK(rewrite("-m 1G", &req, &c) == 0);
 	CHECK(c.block[0].hugepages == GW_HUGEPAGES_TRANSPARENT);
-	CHECK(strstr(join(&c), ",share=on,align=2M "));
+	CHECK(strstr(join(&c), ",share=on,align=2097152 "));
 	gw_cmdline_fini(&c);
 	CHECK(rewrite("-object memory-backend-ram,id=m,size=1G -machine memory-backend=m",
 		      &req, &c) == 0);
 	CHECK(c.block[0].hugepages == GW_HUGEPAGES_TRANSPARENT);
-	CHECK(strstr(join(&c), "align=2M"));
+	CHECK(strstr(join(&c), "align=2097152"));
+	gw_cmdline_fini(&c);
+	CHECK(rewrite("-object {\"qom-type\":\"memory-backend-memfd\",\"id\":\"m\",\"size\":1073741824} -machine memory-backend=m",
+		      &req, &c) == 0);
+	CHECK(strstr(join(&c), "\"align\":2097152"));
 	gw_cmdline_fini(&c);
 	CHECK(rewrite("-mem-path /dev/hugepages -m 1G", &req, &c) == -ENOTSUP);
 	CHECK(c.nrefusals == 1 && strstr(c.refusal[0], "leave one out"));
 	gw_cmdline_fini(&c);
 	/* What the command line says is kept. */
+	CHECK(rewrite("-object memory-backend-memfd,id=m,size=1G,hugetlb=on -machine memory-backend=m",
+		      &req, &c) == 0);
+	CHECK(c.block[0].hugepages == GW_HUGEPAGES_RESERVED);
+	gw_cmdline_fini(&c);
+	/* Not asked for by name: where nothing else is said. */
+	req.hugepages = GW_HUGEPAGES_AUTO;
+	CHECK(rewrite("-m 1G", &req, &c) == 0);
+	CHECK(c.block[0].hugepages == GW_HUGEPAGES_TRANSPARENT);
+	gw_cmdline_fini(&c);
+	CHECK(rewrite("-mem-path /dev/hugepages -m 1G", &req, &c) == 0);
+	CHECK(c.block[0].hugepages == GW_HUGEPAGES_NONE);
+	CHECK(!strstr(join(&c), "align"));
+	gw_cmdline_fini(&c);
 	CHECK(rewrite("-object memory-backend-memfd,id=m,size=1G,hugetlb=on -machine memory-backend=m",
 		      &req, &c) == 0);
 	CHECK(c.block[0].hugepages == GW_HUGEPAGES_RESERVED);

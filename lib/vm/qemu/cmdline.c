@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hugepage.h"
 #include "base/scope.h"
 #include "base/units.h"
 #include "guest-agent/protocol.h"
@@ -26,8 +27,6 @@
 #define MIB		(1ULL << 20)
 #define DEFAULT_MEMORY	(128 * MIB) /* hw/core/machine.c */
 #define MEMORY_ALIGN	8192	    /* QEMU rounds -m up to this */
-/* Otherwise QEMU maps a file at any 4 KiB, and no huge page of it as one. */
-#define HUGE_ALIGN	"2M"
 
 struct arg {
 	const char *word;  /* as written, "-machine" */
@@ -209,6 +208,18 @@ static int next_fd(const struct rewrite *w)
 	return fd;
 }
 
+/* Of a block whose own options do not say; @path: what else may. */
+static enum gw_hugepages pages_wanted(const struct rewrite *w, const char *path)
+{
+	if (w->req->hugepages != GW_HUGEPAGES_AUTO)
+		return w->req->hugepages;
+	return path ? GW_HUGEPAGES_NONE : GW_HUGEPAGES_TRANSPARENT;
+}
+
+/*
+ * A backend that makes QEMU open @b's file. It would map the file at any
+ * 4 KiB by itself, and no huge page of it as one.
+ */
 static void set_path(struct gw_option *o, struct gw_cmdline_block *b)
 {
 	char path[32];
@@ -218,7 +229,7 @@ static void set_path(struct gw_option *o, struct gw_cmdline_block *b)
 	gw_option_set(o, "mem-path", path);
 	gw_option_set_on(o, "share");
 	if (b->hugepages == GW_HUGEPAGES_TRANSPARENT)
-		gw_option_set(o, "align", HUGE_ALIGN);
+		gw_option_set_size(o, "align", GW_HUGE_PAGE);
 }
 
 /* Private or unrecognised shared memory becomes a shared file, in place. */
@@ -238,7 +249,7 @@ static void convert_backend(struct rewrite *w, struct arg *a,
 		return;
 	}
 	b->hugepages = gw_option_is_on(o, "hugetlb") ? GW_HUGEPAGES_RESERVED :
-						       w->req->hugepages;
+						       pages_wanted(w, NULL);
 	if (gw_option_size(o, "hugetlbsize", 1, &b->huge_size))
 		b->huge_size = 0;
 	b->fd = -1;
@@ -545,18 +556,19 @@ static const struct gw_cmdline_block *find_block(const struct rewrite *w,
 static void add_main_ram(struct rewrite *w, const struct gw_qemu_machine *m)
 {
 	struct gw_cmdline_block *b = new_block(w, m->ram_id);
+	char align[32] = "";
 
 	if (!b)
 		return;
 	b->size = w->memory;
-	b->hugepages = w->req->hugepages;
+	b->hugepages = pages_wanted(w, w->mem_path);
 	b->like_path = w->mem_path;
 	b->fd = next_fd(w);
 	add(w, "-object");
+	if (b->hugepages == GW_HUGEPAGES_TRANSPARENT)
+		snprintf(align, sizeof(align), ",align=%u", GW_HUGE_PAGE);
 	add(w, "memory-backend-file,id=%s,size=%llu,mem-path=/proc/self/fd/%d,share=on%s",
-	    b->id, (unsigned long long)b->size, b->fd,
-	    b->hugepages == GW_HUGEPAGES_TRANSPARENT ? ",align=" HUGE_ALIGN :
-						       "");
+	    b->id, (unsigned long long)b->size, b->fd, align);
 	add(w, "-machine");
 	add(w, "memory-backend=%s", b->id);
 }

@@ -47,11 +47,12 @@ enum gw_agent_mode {
 	GW_AGENT_PLUGIN,  /* -plugin: where the environment is cleared */
 };
 
-/* What RAM that is made here is made of. */
+/* What RAM that is made here is made of; memory.h has a table of them. */
 enum gw_hugepages {
 	GW_HUGEPAGES_NONE,
 	GW_HUGEPAGES_RESERVED,	  /* of hugetlbfs */
 	GW_HUGEPAGES_TRANSPARENT, /* of a tmpfs that gives them */
+	GW_HUGEPAGES_AUTO, /* in a request: transparent, but for -mem-path */
 };
 
 struct gw_cmdline_request {

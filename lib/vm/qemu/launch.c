@@ -17,7 +17,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#define GW_LOG_MODULE "vm"
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/scope.h"
 #include "base/units.h"
 #include "vm/qemu/memory.h"
@@ -249,12 +251,22 @@ static int first_free_fd(void)
 	return max + 1;
 }
 
+static enum gw_hugepages possible_pages(enum gw_hugepages wanted)
+{
+	struct gw_error why = { 0 };
+
+	if (wanted != GW_HUGEPAGES_AUTO || !gw_memory_probe_transparent(&why))
+		return wanted;
+	gw_info("RAM in small pages, because: %s", why.msg);
+	return GW_HUGEPAGES_NONE;
+}
+
 int gw_launch_prepare(struct gw_launch *l, const struct gw_launch_request *req,
 		      struct gw_error *err)
 {
 	struct gw_cmdline_request cr = {
 		.incoming = req->incoming,
-		.hugepages = req->hugepages,
+		.hugepages = possible_pages(req->hugepages),
 		.free_page_agent = req->free_page_agent,
 		.memory = req->memory,
 		.agent = req->agent,
@@ -283,21 +295,6 @@ void gw_launch_fini(struct gw_launch *l)
 {
 	gw_cmdline_fini(&l->cmdline);
 	gw_qemu_probe_fini(&l->probe);
-}
-
-/* In vm.json. */
-static const char *const hugepages_names[] = {
-	[GW_HUGEPAGES_NONE] = "none",
-	[GW_HUGEPAGES_RESERVED] = "reserved",
-	[GW_HUGEPAGES_TRANSPARENT] = "transparent",
-};
-
-static enum gw_hugepages find_hugepages(const char *name)
-{
-	for (int i = 0; i <= GW_HUGEPAGES_TRANSPARENT; i++)
-		if (!strcmp(hugepages_names[i], name))
-			return (enum gw_hugepages)i;
-	return GW_HUGEPAGES_NONE;
 }
 
 /* --- exec ----------------------------------------------------------------- */
@@ -356,7 +353,7 @@ static int describe(const struct gw_launch *l, const struct gw_rundir_claim *c,
 				      json_string(l->req->argv[i]));
 	if (!getcwd(vm->cwd, sizeof(vm->cwd)))
 		vm->cwd[0] = '\0';
-	strcpy(vm->hugepages, hugepages_names[l->req->hugepages]);
+	strcpy(vm->hugepages, gw_hugepages_kinds[l->req->hugepages].name);
 	vm->free_page_agent = l->req->free_page_agent;
 	vm->memory_option = l->req->memory;
 	strcpy(vm->agent, l->req->agent == GW_AGENT_PLUGIN ? "plugin" :
@@ -442,7 +439,7 @@ static int exec_again(const struct gw_rundir_vm *vm, struct gw_error *err)
 		.name = vm->name,
 		.argv = argv,
 		.incoming = true,
-		.hugepages = find_hugepages(vm->hugepages),
+		.hugepages = gw_hugepages_find(vm->hugepages),
 		.free_page_agent = vm->free_page_agent,
 		.memory = vm->memory_option,
 		.agent = strcmp(vm->agent, "plugin") ? GW_AGENT_PRELOAD :

@@ -7,6 +7,7 @@
 #include <linux/magic.h>
 #include <linux/memfd.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/vfs.h>
@@ -14,10 +15,27 @@
 
 #include "base/scope.h"
 #include "base/units.h"
+#include "track/track.h"
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
 #endif
+
+const struct gw_hugepages_kind gw_hugepages_kinds[] = {
+	[GW_HUGEPAGES_NONE] = { "none", "" },
+	[GW_HUGEPAGES_RESERVED] = { "reserved", " on huge pages" },
+	[GW_HUGEPAGES_TRANSPARENT] = { "transparent",
+				       " on transparent huge pages" },
+	[GW_HUGEPAGES_AUTO] = { "auto", "" },
+};
+
+enum gw_hugepages gw_hugepages_find(const char *name)
+{
+	for (int i = 0; i <= GW_HUGEPAGES_AUTO; i++)
+		if (!strcmp(gw_hugepages_kinds[i].name, name))
+			return (enum gw_hugepages)i;
+	return GW_HUGEPAGES_NONE;
+}
 
 /* --- reserved huge pages -------------------------------------------------- */
 
@@ -74,22 +92,29 @@ static int mount_huge_tmpfs(void)
 			       MOUNT_ATTR_NOEXEC);
 }
 
-static int make_transparent(void)
+/* @name is what /proc/PID/maps shows, as of a memfd. */
+static int make_transparent(const char *name)
 {
 	gw_autoclose int mount = mount_huge_tmpfs();
 
 	return mount < 0 ? -1 :
-			   openat(mount, ".",
-				  O_TMPFILE | O_EXCL | O_RDWR | O_CLOEXEC,
-				  0600);
+			   openat(mount, name,
+				  O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
 }
 
-static const char *const on_pages[] = {
-	[GW_HUGEPAGES_NONE] = "",
-	[GW_HUGEPAGES_RESERVED] = " on huge pages",
-	[GW_HUGEPAGES_TRANSPARENT] =
-		" on transparent huge pages (a tmpfs with huge=always, which root may mount)",
-};
+int gw_memory_probe_transparent(struct gw_error *err)
+{
+	int r = gw_track_can_scan_pagemap(err);
+	gw_autoclose int fd = -1;
+
+	if (r)
+		return r;
+	fd = make_transparent("probe");
+	if (fd < 0)
+		return gw_fail_errno(err, errno,
+				     "a tmpfs with huge=always, which root may mount");
+	return 0;
+}
 
 static int make_file(const struct gw_cmdline_block *b, struct gw_error *err)
 {
@@ -108,13 +133,19 @@ static int make_file(const struct gw_cmdline_block *b, struct gw_error *err)
 		flags |= MFD_HUGETLB | (unsigned int)__builtin_ctzll(huge)
 					       << MFD_HUGE_SHIFT;
 	snprintf(name, sizeof(name), "godwit-%.48s", b->id);
-	fd = how == GW_HUGEPAGES_TRANSPARENT ? make_transparent() :
+	for (char *c = name; *c; c++)
+		if (*c == '/') /* QEMU will refuse such an id */
+			*c = '_';
+	fd = how == GW_HUGEPAGES_TRANSPARENT ? make_transparent(name) :
 					       make_memfd(name, flags);
 	if (fd < 0 || ftruncate(fd, (off_t)b->size))
 		return gw_fail_errno(err, errno,
-				     "cannot make RAM block '%s' of %llu bytes%s",
+				     "cannot make RAM block '%s' of %llu bytes%s%s",
 				     b->id, (unsigned long long)b->size,
-				     on_pages[how]);
+				     gw_hugepages_kinds[how].on,
+				     how == GW_HUGEPAGES_TRANSPARENT ?
+					     " (a tmpfs with huge=always, which root may mount)" :
+					     "");
 	/* without close-on-exec: QEMU opens it as /proc/self/fd/N */
 	if (fcntl(fd, F_DUPFD, b->fd) != b->fd)
 		return gw_fail(err, EMFILE,

@@ -176,6 +176,16 @@ void gw_option_set_on(struct gw_option *o, const char *key)
 			    o->json ? json_true() : json_string("on"));
 }
 
+void gw_option_set_size(struct gw_option *o, const char *key, uint64_t bytes)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)bytes);
+	json_object_set_new(o->props, key,
+			    o->json ? json_integer((json_int_t)bytes) :
+				      json_string(text));
+}
+
 void gw_option_remove(struct gw_option *o, const char *key)
 {
 	json_object_del(o->props, key);

@@ -43,6 +43,7 @@ int gw_option_size(const struct gw_option *o, const char *key, uint64_t unit,
 /* Change or add; numbers and truth values in the syntax at hand. */
 void gw_option_set(struct gw_option *o, const char *key, const char *value);
 void gw_option_set_on(struct gw_option *o, const char *key);
+void gw_option_set_size(struct gw_option *o, const char *key, uint64_t bytes);
 void gw_option_remove(struct gw_option *o, const char *key);
 
 /* Written back. Return: text to free(), NULL: no memory. */
