@@ -169,6 +169,26 @@ static void advance(struct iovec **iov, int *niov, size_t n)
 	}
 }
 
+/* An attempt to write returned @n. Return: how much that was, 0 to try again
+ * (it may have waited), -errno. */
+static ssize_t wrote(struct gw_chan *c, ssize_t n, int64_t *deadline,
+		     struct gw_error *err)
+{
+	if (n > 0) {
+		__atomic_fetch_add(&c->bytes_written, (uint64_t)n,
+				   __ATOMIC_RELAXED);
+		*deadline = 0; /* it moves: the idle time starts anew */
+		return n;
+	}
+	if (n == -EINTR)
+		return 0;
+	if (n != -EAGAIN)
+		return fail_io(c, true, n ? (int)-n : EIO, err);
+	if (!*deadline)
+		*deadline = gw_deadline_ms(c->write_timeout_ms);
+	return wait_turn(c, true, c->write_timeout_ms, *deadline, err);
+}
+
 int gw_chan_writev(struct gw_chan *c, struct iovec *iov, int niov,
 		   struct gw_error *err)
 {
@@ -177,27 +197,38 @@ int gw_chan_writev(struct gw_chan *c, struct iovec *iov, int niov,
 	advance(&iov, &niov, 0);
 	while (niov) {
 		ssize_t n;
-		int r;
 
 		if (is_down(c))
 			return fail_down(c, err);
 		n = c->ops->writev(c, iov, niov > IOV_MAX ? IOV_MAX : niov);
-		if (n > 0) {
-			__atomic_fetch_add(&c->bytes_written, (uint64_t)n,
-					   __ATOMIC_RELAXED);
-			advance(&iov, &niov, (size_t)n);
-			deadline = 0; /* it moves: the idle time starts anew */
-			continue;
-		}
-		if (n == -EINTR)
-			continue;
-		if (n != -EAGAIN)
-			return fail_io(c, true, n ? (int)-n : EIO, err);
-		if (!deadline)
-			deadline = gw_deadline_ms(c->write_timeout_ms);
-		r = wait_turn(c, true, c->write_timeout_ms, deadline, err);
-		if (r)
-			return r;
+		n = wrote(c, n, &deadline, err);
+		if (n < 0)
+			return (int)n;
+		advance(&iov, &niov, (size_t)n);
+	}
+	return 0;
+}
+
+int gw_chan_sendfile(struct gw_chan *c, int fd, uint64_t at, size_t len,
+		     struct gw_error *err)
+{
+	int64_t deadline = 0;
+	size_t done = 0;
+
+	if (!c->ops->sendfile)
+		return -ENOTSUP;
+	while (done < len) {
+		ssize_t n;
+
+		if (is_down(c))
+			return fail_down(c, err);
+		n = c->ops->sendfile(c, fd, at + done, len - done);
+		if (n == -ENOTSUP && !done)
+			return -ENOTSUP;
+		n = wrote(c, n, &deadline, err);
+		if (n < 0)
+			return (int)n;
+		done += (size_t)n;
 	}
 	return 0;
 }

@@ -44,6 +44,9 @@ struct gw_chan_ops {
 	/* Optional: say in @err why an attempt returned -@code. Return: true
 	 * when it knew more than strerror(). */
 	bool (*explain)(struct gw_chan *c, int code, struct gw_error *err);
+	/* Optional: at most @len bytes of file @fd from @at on, by reference.
+	 * Returns as writev() does; -ENOTSUP: not over this one. */
+	ssize_t (*sendfile)(struct gw_chan *c, int fd, uint64_t at, size_t len);
 	/* Optional: see gw_chan_unacked(). */
 	int64_t (*unacked)(struct gw_chan *c);
 };
@@ -106,6 +109,14 @@ int gw_chan_writev(struct gw_chan *c, struct iovec *iov, int niov,
 		   struct gw_error *err) GW_MUST_CHECK;
 int gw_chan_write(struct gw_chan *c, const void *p, size_t len,
 		  struct gw_error *err) GW_MUST_CHECK;
+
+/*
+ * Write @len bytes of file @fd from byte @at on without a copy: what the peer
+ * reads is what the file holds *then*. Return: as gw_chan_write(), or -ENOTSUP
+ * without @err when nothing was written, for this channel or file cannot.
+ */
+int gw_chan_sendfile(struct gw_chan *c, int fd, uint64_t at, size_t len,
+		     struct gw_error *err) GW_MUST_CHECK;
 
 /* Is there something to read now (data, end or error)? Never waits. */
 bool gw_chan_readable(struct gw_chan *c);

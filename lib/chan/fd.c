@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -33,25 +34,32 @@ struct fd_chan {
 };
 
 /*
- * writev() that raises neither SIGPIPE nor SIGXFSZ (a file larger than
- * RLIMIT_FSIZE): both go to the calling thread, so blocking them there and
- * taking back the one this call caused is enough. One that was pending before
- * stays so.
+ * Writing may raise SIGPIPE, and SIGXFSZ (a file larger than RLIMIT_FSIZE).
+ * Both go to the calling thread, so blocking them there and taking back the
+ * one that a call caused is enough. One that was pending before stays so.
  */
-static ssize_t quiet_writev(int fd, const struct iovec *iov, int niov)
+struct quiet {
+	sigset_t old, pending;
+};
+
+static void quiet_begin(struct quiet *q)
 {
-	static const struct timespec none;
-	sigset_t block, old, pending;
-	ssize_t n;
+	sigset_t block;
 
 	sigemptyset(&block);
 	sigaddset(&block, SIGPIPE);
 	sigaddset(&block, SIGXFSZ);
-	pthread_sigmask(SIG_BLOCK, &block, &old);
-	sigemptyset(&pending);
-	if (sigismember(&old, SIGPIPE) || sigismember(&old, SIGXFSZ))
-		sigpending(&pending);
-	n = writev(fd, iov, niov);
+	pthread_sigmask(SIG_BLOCK, &block, &q->old);
+	sigemptyset(&q->pending);
+	if (sigismember(&q->old, SIGPIPE) || sigismember(&q->old, SIGXFSZ))
+		sigpending(&q->pending);
+}
+
+/* @n: of the call, errno as it left it. Return: @n or -errno. */
+static ssize_t quiet_end(const struct quiet *q, ssize_t n)
+{
+	static const struct timespec none;
+
 	if (n < 0)
 		n = -errno;
 	if (n == -EPIPE || n == -EFBIG) {
@@ -60,12 +68,12 @@ static ssize_t quiet_writev(int fd, const struct iovec *iov, int niov)
 
 		sigemptyset(&one);
 		sigaddset(&one, sig);
-		if (!sigismember(&pending, sig))
+		if (!sigismember(&q->pending, sig))
 			while (sigtimedwait(&one, NULL, &none) < 0 &&
 			       errno == EINTR)
 				;
 	}
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_sigmask(SIG_SETMASK, &q->old, NULL);
 	return n;
 }
 
@@ -91,16 +99,42 @@ static ssize_t fd_writev(struct gw_chan *c, const struct iovec *iov, int niov)
 	const struct fd_chan *f = (struct fd_chan *)c;
 	struct msghdr m = { .msg_iov = (struct iovec *)(uintptr_t)iov,
 			    .msg_iovlen = (size_t)niov };
+	struct quiet q;
 	ssize_t n;
 
 	if (f->write_ended)
 		return -EPIPE;
 	if (f->w.fd < 0)
 		return -EBADF;
-	if (f->w.kind != END_SOCK)
-		return quiet_writev(f->w.fd, iov, niov);
+	if (f->w.kind != END_SOCK) {
+		quiet_begin(&q);
+		return quiet_end(&q, writev(f->w.fd, iov, niov));
+	}
 	n = sendmsg(f->w.fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
 	return n < 0 ? -errno : n;
+}
+
+/*
+ * Of a unix socket the peer copies straight out of the file's pages. Over TCP
+ * on loopback that is slower than to send a copy: its segments are of 4 KiB
+ * pieces then. sendfile() waits unless the descriptor says not to.
+ */
+static ssize_t fd_sendfile(struct gw_chan *c, int fd, uint64_t at, size_t len)
+{
+	const struct fd_chan *f = (struct fd_chan *)c;
+	off_t offset = (off_t)at;
+	struct quiet q;
+	ssize_t n;
+
+	if (f->write_ended)
+		return -EPIPE;
+	if (f->w.kind != END_SOCK || !(f->w.flags & O_NONBLOCK) ||
+	    !gw_sock_is_unix(f->w.fd))
+		return -ENOTSUP;
+	quiet_begin(&q);
+	n = quiet_end(&q, sendfile(f->w.fd, fd, &offset, len));
+	/* hugetlbfs has none */
+	return n == -EINVAL || n == -ENOSYS ? -ENOTSUP : n;
 }
 
 /* Take @fd as one direction. Sockets need no O_NONBLOCK: each call says so. */
@@ -198,6 +232,7 @@ static void fd_close(struct gw_chan *c)
 static const struct gw_chan_ops fd_ops = {
 	.readv = fd_readv,
 	.writev = fd_writev,
+	.sendfile = fd_sendfile,
 	.shutdown_write = fd_shutdown_write,
 	.shutdown = fd_shutdown,
 	.close = fd_close,

@@ -37,13 +37,33 @@ static void set_int(int fd, int level, int option, int value)
 	(void)setsockopt(fd, level, option, &value, sizeof(value));
 }
 
+static int get_int(int fd, int level, int option)
+{
+	int value = -1;
+	socklen_t len = sizeof(value);
+
+	return getsockopt(fd, level, option, &value, &len) ? -1 : value;
+}
+
+/* By itself it holds 208 KiB, and each end waits for the other all the time. */
+static void tune_unix(int fd)
+{
+	int size = GW_UNIX_SNDBUF;
+
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)))
+		set_int(fd, SOL_SOCKET, SO_SNDBUF, size);
+}
+
+bool gw_sock_is_unix(int fd)
+{
+	return get_int(fd, SOL_SOCKET, SO_DOMAIN) == AF_UNIX;
+}
+
 void gw_sock_tune(int fd, bool keep_alive)
 {
-	int protocol = 0;
-	socklen_t len = sizeof(protocol);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &len) < 0 ||
-	    protocol != IPPROTO_TCP)
+	if (gw_sock_is_unix(fd))
+		tune_unix(fd);
+	if (get_int(fd, SOL_SOCKET, SO_PROTOCOL) != IPPROTO_TCP)
 		return;
 	set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	set_int(fd, SOL_SOCKET, SO_KEEPALIVE, keep_alive);

@@ -26,6 +26,12 @@
 #define GW_TCP_KEEPINTVL_S     10
 #define GW_TCP_KEEPCNT	       3
 
+/*
+ * Bytes that a unix socket holds (the kernel counts twice as many): its default
+ * of 208 KiB in all makes the two ends wait for each other all the time.
+ */
+#define GW_UNIX_SNDBUF (1 << 20)
+
 struct gw_listener {
 	char uri[512];
 	/* one connection only, made by _listen */
@@ -62,9 +68,10 @@ struct gw_chan *gw_sock_accept(struct gw_listener *l, int64_t deadline,
 			       const struct gw_cancel *cancel,
 			       struct gw_error *err);
 void gw_sock_unlink(struct gw_listener *l);
-/* The options above, on a TCP socket; nothing on another. Never fails: a
- * kernel that lacks one still carries data. */
+/* The options above. Never fails: a kernel that lacks one still carries
+ * data. */
 void gw_sock_tune(int fd, bool keep_alive);
+bool gw_sock_is_unix(int fd);
 
 /*
  * resolve.c: getaddrinfo() for stream sockets that obeys @deadline and

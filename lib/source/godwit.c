@@ -217,6 +217,8 @@ static int open_channels(struct gw_source *s, const uint8_t *session,
 					.choose = !strcmp(p->compress, "auto"),
 					.encode = true };
 
+	/* What goes by reference is not timed, which a choice is made of. */
+	plan.refer = !s->protect && !plan.choose;
 	if (strcmp(p->compress, "none"))
 		plan.method = plan.choose ? "zstd" : p->compress;
 	return plan.n ? channels(s, gw_senders_start(s, &plan, err), err) : 0;

@@ -13,6 +13,8 @@
 #include "source/workers.h"
 #include "wire/multifd.h"
 
+#define REFER_PAGES 16 /* fewer are copied faster */
+
 /* Pages of a task that go whole: of one class, if that matters. */
 struct batch {
 	uint32_t n;
@@ -26,6 +28,8 @@ struct gw_sender {
 	struct gw_writer out;
 	struct gw_deflate *z;
 	struct gw_multifd_packet packet;
+	bool refer; /* pages go by reference; until that turns out impossible */
+	int block;  /* of the task at hand */
 	/* what became of a task's pages */
 	struct batch whole[GW_PAGE_CLASSES];
 	uint64_t zero[GW_MULTIFD_PAGES]; /* offsets */
@@ -72,22 +76,52 @@ static void put_packet(struct gw_senders *ss, struct gw_sender *c,
 	gw_multifd_put_packet(&c->out, p);
 }
 
+/*
+ * @n pages at @p, which is byte @offset of its block. They are the VM's own
+ * if they are where that is, and not copied for somebody. Many of them go by
+ * reference where a channel can: the peer copies them out of the VM's RAM.
+ */
+static int put_piece(struct gw_senders *ss, struct gw_sender *c,
+		     uint64_t offset, const uint8_t *p, uint32_t n,
+		     struct gw_error *err)
+{
+	const struct gw_ramblock *b = &ss->ram->block[c->block];
+	size_t len = (size_t)n * GW_PAGE_SIZE;
+	int r = -ENOTSUP;
+
+	if (c->refer && n >= REFER_PAGES && b->fd >= 0 &&
+	    p == b->host + offset) {
+		r = gw_write_flush(&c->out, err);
+		if (!r)
+			r = gw_chan_sendfile(c->chan, b->fd,
+					     b->fd_offset + offset, len, err);
+		c->refer = r != -ENOTSUP;
+	}
+	if (r != -ENOTSUP)
+		return r;
+	gw_write_ref(&c->out, p, len);
+	return 0;
+}
+
 /* The pages as they are, neighbours as one piece. */
-static void put_plain(struct gw_senders *ss, struct gw_sender *c,
-		      const uint8_t *const *page, uint32_t n)
+static int put_plain(struct gw_senders *ss, struct gw_sender *c,
+		     const uint8_t *const *page, uint32_t n,
+		     struct gw_error *err)
 {
 	uint32_t at, len;
+	int r = 0;
 
 	c->packet.payload = n * GW_PAGE_SIZE;
 	put_packet(ss, c, &c->packet);
-	for (at = 0; at < n; at += len) {
+	for (at = 0; at < n && !r; at += len) {
 		len = 1;
 		while (at + len < n &&
 		       page[at] + (uint64_t)len * GW_PAGE_SIZE ==
 			       page[at + len])
 			len++;
-		gw_write_ref(&c->out, page[at], (size_t)len * GW_PAGE_SIZE);
+		r = put_piece(ss, c, c->packet.offset[at], page[at], len, err);
 	}
+	return r;
 }
 
 static int put_compressed(struct gw_senders *ss, struct gw_sender *c,
@@ -149,7 +183,7 @@ static int send_packet(struct gw_senders *ss, struct gw_sender *c,
 	if (compress)
 		r = put_compressed(ss, c, page, n, class, err);
 	else
-		put_plain(ss, c, page, n);
+		r = put_plain(ss, c, page, n, err);
 	if (!r)
 		r = flush(ss, c, !compress, err);
 	add(&c->nnormal, n);
@@ -287,6 +321,7 @@ static int send_task(void *arg, unsigned int i, const struct gw_task *t,
 	const char *idstr = ss->ram->block[t->block].idstr;
 	int r = 0;
 
+	c->block = t->block;
 	memcpy(c->packet.idstr, idstr, sizeof(c->packet.idstr));
 	memcpy(c->deltas.idstr, idstr, sizeof(c->deltas.idstr));
 	sort_out(ss, c, t);
@@ -429,6 +464,7 @@ static int connect_one(struct gw_source *s, unsigned int i,
 	c->chan->stop = s->c.chan ? s->c.chan->stop : NULL;
 	c->chan->write_timeout_ms = p->idle_timeout_ns / GW_NS_PER_MS;
 	gw_writer_init(&c->out, gw_chan_flush, c->chan);
+	c->refer = ss->plan.refer;
 	s->now->channels = i + 1;
 	return 0;
 }

@@ -3,8 +3,9 @@
  * sender.h - channels: each is a connection of its own with a thread that
  * takes tasks from the one queue (workers.h), looks for zero pages and deltas,
  * compresses and writes multifd packets: mostly one per task; deltas have their
- * own, and so has what is compressed among what is not. What was not copied for a delta or to be compressed goes out
- * straight from the guest's RAM. At the end of a pass every channel says SYNC.
+ * own, and so has what is compressed among what is not. What was not copied for
+ * a delta or to be compressed goes out straight from the guest's RAM, over a
+ * unix socket by reference. At the end of a pass every channel says SYNC.
  *
  * A page is in at most one packet between two SYNCs, which is what the passes
  * are made of; so no packet overtakes another that matters. The first error,
@@ -21,6 +22,9 @@ struct gw_senders_plan {
 	const char *method;	/* "zlib", "zstd"; NULL: not compressed */
 	uint32_t level;
 	bool choose; /* compress only what is worth it (choice.h) */
+	/* Pages may change until the peer has read them: the VM does not go on
+	 * here after a success, as it does after a checkpoint or a save. */
+	bool refer;
 	bool encode; /* zero pages and deltas are found here (encode.h) and go
 		      * in packets; else pages go as they are */
 };

@@ -130,6 +130,18 @@ def test_moves_with(traveller, channels, xbzrle, compress, tracker):
     traveller.arrived(b)
 
 
+@pytest.mark.parametrize("xbzrle", ["off", "on"])
+def test_moves_by_reference_over_unix_sockets(traveller, xbzrle):
+    """The destination reads the guest's RAM while the guest writes to it."""
+    b = traveller.fresh()
+    result = traveller.env.move(
+        traveller.at, b, *SLOW, "--channels", 2, "--xbzrle=" + xbzrle,
+        uri=f"unix:{traveller.env.dir}/channels.sock")
+    the_numbers_are_right(result, 2, xbzrle, "none", "pagemap-scan")
+    looked_at(b)
+    traveller.arrived(b)
+
+
 @pytest.mark.parametrize("channels", [0, 2])
 @pytest.mark.parametrize("cache", ["64M", pytest.param(
     "4M", marks=pytest.mark.soak)])

@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <pty.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -1081,6 +1082,125 @@ static void *echo_back(void *arg)
 	}
 }
 
+/* --- by reference -------------------------------------------------------- */
+
+#define FILE_BYTES (16u << 20)
+
+/* A file in memory full of @seed's numbers; the same at @mem. */
+static int random_file(uint64_t seed, uint8_t **mem)
+{
+	int fd = memfd_create("chan-test", MFD_CLOEXEC);
+
+	if (fd < 0 || ftruncate(fd, FILE_BYTES))
+		return -1;
+	*mem = mmap(NULL, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+		    0);
+	for (size_t i = 0; *mem != MAP_FAILED && i < FILE_BYTES; i += 8) {
+		uint64_t v = test_rand(&seed);
+
+		memcpy(*mem + i, &v, 8);
+	}
+	return *mem == MAP_FAILED ? -1 : fd;
+}
+
+struct receiver {
+	struct gw_chan *c;
+	uint8_t *to;
+	size_t len;
+	bool ok;
+};
+
+static void *receive(void *arg)
+{
+	struct receiver *r = arg;
+
+	r->ok = read_exactly(r->c, r->to, r->len);
+	return NULL;
+}
+
+static void pieces_of_a_file_arrive(struct gw_chan *a, struct gw_chan *b,
+				    int fd, const uint8_t *mem)
+{
+	uint8_t *got = malloc(FILE_BYTES);
+	uint64_t seed = test_seed();
+	size_t sent = 0;
+
+	REQUIRE(got);
+	for (int i = 0; i < 50; i++) {
+		size_t at = test_rand(&seed) % FILE_BYTES;
+		size_t len = 1 + test_rand(&seed) % (FILE_BYTES - at);
+		struct receiver r = { b, got, len, false };
+		pthread_t t;
+
+		REQUIRE(!pthread_create(&t, NULL, receive, &r));
+		CHECK_OK(gw_chan_sendfile(a, fd, at, len, &err), &err);
+		pthread_join(t, NULL);
+		CHECK(r.ok && !memcmp(got, mem + at, len));
+		sent += len;
+		CHECK(gw_chan_bytes_written(a) == sent);
+	}
+	free(got);
+}
+
+static void unix_sockets_carry_files_by_reference(void)
+{
+	struct gw_listener *l = gw_chan_listen(in_dir("unix:", "ref"), &err);
+	struct gw_chan *a, *b;
+	int fd, room = 0;
+	socklen_t size = sizeof(room);
+	uint8_t *mem, byte;
+
+	fd = random_file(test_seed(), &mem);
+	REQUIRE(fd >= 0 && l);
+	REQUIRE(connect_pair(l, gw_listener_uri(l), &a, &b));
+	/* 208 KiB by itself; not as root as much as wmem_max allows */
+	CHECK(!getsockopt(a->wfd, SOL_SOCKET, SO_SNDBUF, &room, &size));
+	CHECK(room >= 400 << 10);
+	pieces_of_a_file_arrive(a, b, fd, mem);
+	/* What is read is what the file has then. */
+	mem[4096] = 1;
+	CHECK_OK(gw_chan_sendfile(a, fd, 4096, 1, &err), &err);
+	mem[4096] = 2;
+	CHECK(read_exactly(b, &byte, 1) && byte == 2);
+	/* More than there is; nobody reads; nobody is there any more. */
+	CHECK(gw_chan_sendfile(a, fd, FILE_BYTES, 1, &err) == -EIO);
+	a->write_timeout_ms = 30;
+	CHECK(gw_chan_sendfile(a, fd, 0, FILE_BYTES, &err) == -ETIMEDOUT);
+	gw_chan_close(b);
+	signal(SIGPIPE, SIG_DFL);
+	CHECK(gw_chan_sendfile(a, fd, 0, 4096, &err) == -EPIPE);
+	gw_chan_shutdown(a);
+	CHECK(gw_chan_sendfile(a, fd, 0, 4096, &err) == -ESHUTDOWN);
+	gw_chan_close(a);
+	gw_listener_close(l);
+	munmap(mem, FILE_BYTES);
+	close(fd);
+}
+
+static void other_channels_refuse_to_and_wrote_nothing(void)
+{
+	static const char *const kinds[] = { "tcp", "socketpair", "pipes" };
+	struct gw_listener *l = gw_chan_listen("tcp:127.0.0.1:0", &err);
+	struct gw_chan *a, *b;
+	uint8_t *mem;
+	int fd = random_file(1, &mem);
+
+	REQUIRE(l && fd >= 0);
+	for (int i = 0; i < 3; i++) {
+		memset(&err, 0, sizeof(err));
+		REQUIRE(i ? open_pair(kinds[i], &a, &b) :
+			    connect_pair(l, gw_listener_uri(l), &a, &b));
+		CHECK(gw_chan_sendfile(a, fd, 0, 65536, &err) == -ENOTSUP);
+		CHECK(!err.code && gw_chan_bytes_written(a) == 0);
+		ping_pong(a, b);
+		gw_chan_close(a);
+		gw_chan_close(b);
+	}
+	gw_listener_close(l);
+	munmap(mem, FILE_BYTES);
+	close(fd);
+}
+
 static void more_than_iov_max_pieces(void)
 {
 	static struct iovec iov[5000];
@@ -1410,6 +1530,8 @@ int main(void)
 	CASE(lost_connection_names_the_peer);
 	CASE(lost_peers_raise_no_sigpipe);
 	CASE(much_data_both_ways_at_once);
+	CASE(unix_sockets_carry_files_by_reference);
+	CASE(other_channels_refuse_to_and_wrote_nothing);
 	CASE(more_than_iov_max_pieces);
 	CASE(reader_and_writer_use_a_channel);
 	CASE(exec_both_ways);
