@@ -6,8 +6,7 @@ A guest of 2 GiB with 1.5 GiB of random data is moved by godwit over one
 connection and with 1, 2 and 4 channels beside it, and by QEMU plainly and with
 multifd over 1, 2 and 4, in turn, in one run; over unix sockets and over TCP on
 loopback. The limit is what a bare sender and receiver of as many bytes reach
-over as many sockets (limit.c), into memory that is there already, and into
-memory that has to be allocated, as a destination's has to.
+over as many sockets (limit.c), into memory that is there already.
 """
 import functools
 import os
@@ -22,7 +21,6 @@ import report
 METRICS = [report.Metric("rate", "MiB/s", 1 / lab.MIB, more=True,
                          factor=True),
            report.Metric("of-limit", "of the limit, %", 100),
-           report.Metric("of-new", "of that with new memory, %", 100),
            lab.MOVE_METRICS["total-ms"]._replace(factor=False),
            *lab.move_metrics("sent-bytes", "downtime-ms", "cpu-s")]
 LIMIT = os.path.join(lab.BUILD, "bench", "limit")
@@ -31,24 +29,23 @@ LIMIT = os.path.join(lab.BUILD, "bench", "limit")
 class Full:
     def __init__(self, bench, options):
         self.bench, self.options = bench, options
-        self.limits = {}  # (tcp, new) -> rates, of this round
+        self.limits = {}  # tcp -> rates, of this round
 
-    def limit(self, tcp, new, channels):
+    def limit(self, tcp, channels):
         mib = re.search(r"gw\.touch=(\d+)", self.options.guest)[1]
         lab.touch_memory(int(mib))
         p = subprocess.run([LIMIT, "--channels", str(channels), "--mib", mib,
-                            *(["--tcp"] if tcp else []),
-                            *(["--new"] if new else [])],
+                            *(["--tcp"] if tcp else [])],
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                            text=True)
         if p.returncode:
             raise lab.Failed(p.stderr)
         rate = float(p.stdout)
-        self.limits.setdefault((tcp, new), {})[channels] = rate
+        self.limits.setdefault(tcp, {})[channels] = rate
         return {"rate": rate}
 
-    def share(self, rate, tcp, new):
-        best = max(self.limits.get((tcp, new), {}).values(), default=None)
+    def share(self, rate, tcp):
+        best = max(self.limits.get(tcp, {}).values(), default=None)
         return best and rate / best
 
     def move(self, tcp, own, channels, pages=()):
@@ -62,19 +59,17 @@ class Full:
         else:
             m = self.bench.move(False, *ours)
         rate = m.sent / m.total * 1e3
-        return {"rate": rate, "of-limit": self.share(rate, tcp, False),
-                "of-new": self.share(rate, tcp, True), **m.values()}
+        return {"rate": rate, "of-limit": self.share(rate, tcp),
+                **m.values()}
 
 
 def cases(bench, options):
     full = Full(bench, options)
     for transport in options.transports:
         tcp = transport == "tcp"
-        for new in False, True:
-            for n in options.channels:
-                yield transport, f"limit, {n}" + (
-                    ", new memory" if new else ""), functools.partial(
-                        full.limit, tcp, new, n)
+        for n in options.channels:
+            yield transport, f"limit, {n}", functools.partial(
+                full.limit, tcp, n)
         for n in (0, *options.channels):
             yield transport, f"godwit, {lab.channels(n)}" if n else "godwit", \
                 functools.partial(full.move, tcp, False, n)

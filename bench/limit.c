@@ -4,11 +4,10 @@
  * sender writes 1 MiB buffers of shared memory, full of random bytes, into one
  * or several sockets, and a bare receiver, a process of its own, reads them
  * into shared memory that was allocated and mapped before. No page is looked
- * at, nothing is checked: no migration on this machine is faster. A destination
- * has to allocate its memory, too: with --new that is in the time; buffers are
- * read and written into an empty file in memory (docs/decisions/0028).
+ * at, nothing is checked. A migration that copies pages into sockets is not
+ * faster; one that sends them by reference (docs/decisions/0031) may be.
  *
- *	build/bench/limit [--tcp] [--new] [--channels N] [--mib N]
+ *	build/bench/limit [--tcp] [--channels N] [--mib N]
  *
  * Prints bytes per second. One thread per channel on both sides.
  */
@@ -30,16 +29,10 @@
 #define BUFFER	     (1u << 20)
 #define MAX_CHANNELS 16
 
-struct memory {
-	int fd;
-	uint8_t *p;
-	bool new; /* nothing of it is allocated yet */
-};
-
 struct part {
 	pthread_t thread;
 	int fd;
-	const struct memory *mem;
+	uint8_t *mem;
 	size_t at, end;
 	bool sends;
 };
@@ -50,20 +43,19 @@ static void die(const char *what)
 	exit(1);
 }
 
-static struct memory shared(size_t len, bool new)
+static uint8_t *shared(size_t len)
 {
-	struct memory m = { .fd = memfd_create("limit", MFD_CLOEXEC),
-			    .new = new };
+	int fd = memfd_create("limit", MFD_CLOEXEC);
 	void *p;
 
-	if (m.fd < 0 || ftruncate(m.fd, (off_t)len))
+	if (fd < 0 || ftruncate(fd, (off_t)len))
 		die("memory file");
-	p = mmap(NULL, len, PROT_READ | PROT_WRITE,
-		 MAP_SHARED | (new ? 0 : MAP_POPULATE), m.fd, 0);
+	p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
+		 fd, 0);
 	if (p == MAP_FAILED)
 		die("memory");
-	m.p = p;
-	return m;
+	close(fd);
+	return p;
 }
 
 static void fill(uint8_t *p, size_t len)
@@ -87,32 +79,24 @@ static size_t transfer(const struct part *p, uint8_t *at, size_t n)
 	return (size_t)r;
 }
 
-/* By the buffer; where the memory is new, aside and then into its file. */
+/* By the buffer. */
 static void *carry(void *arg)
 {
 	struct part *p = arg;
-	uint8_t *aside = p->mem->new ? malloc(BUFFER) : NULL;
 
-	if (p->mem->new && !aside)
-		die("buffer");
 	while (p->at < p->end) {
 		size_t n = p->end - p->at < BUFFER ? p->end - p->at : BUFFER;
-		uint8_t *to = aside ? aside : p->mem->p + p->at;
 
 		for (size_t had = 0; had < n;)
-			had += transfer(p, to + had, n - had);
-		if (aside &&
-		    pwrite(p->mem->fd, aside, n, (off_t)p->at) != (ssize_t)n)
-			die("write");
+			had += transfer(p, p->mem + p->at + had, n - had);
 		p->at += n;
 	}
-	free(aside);
 	return NULL;
 }
 
 /* Each socket carries its share of @mem. */
-static void carry_all(const int *fd, int n, const struct memory *mem,
-		      size_t len, bool sends)
+static void carry_all(const int *fd, int n, uint8_t *mem, size_t len,
+		      bool sends)
 {
 	struct part part[MAX_CHANNELS];
 	size_t share = len / (size_t)n;
@@ -159,10 +143,10 @@ static void meet(int fd)
 		die("meet");
 }
 
-static double measure(bool tcp, bool new, int channels, size_t len)
+static double measure(bool tcp, int channels, size_t len)
 {
 	int in[MAX_CHANNELS], out[MAX_CHANNELS], pair[2], sync[2], status;
-	struct memory mem = shared(len, false);
+	uint8_t *mem = shared(len);
 	int64_t t0;
 	pid_t pid;
 
@@ -176,23 +160,23 @@ static double measure(bool tcp, bool new, int channels, size_t len)
 	}
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, sync))
 		die("sockets");
-	fill(mem.p, len);
+	fill(mem, len);
 	pid = fork();
 	if (pid < 0)
 		die("fork");
 	if (!pid) {
-		struct memory to = shared(len, new);
+		uint8_t *to = shared(len);
 
 		close(sync[0]); /* so that we notice when the sender dies */
 		meet(sync[1]);
-		carry_all(in, channels, &to, len, false);
+		carry_all(in, channels, to, len, false);
 		meet(sync[1]);
 		_exit(0);
 	}
 	close(sync[1]);
 	meet(sync[0]);
 	t0 = gw_now_ns();
-	carry_all(out, channels, &mem, len, true);
+	carry_all(out, channels, mem, len, true);
 	meet(sync[0]);
 	t0 = gw_now_ns() - t0;
 	if (waitpid(pid, &status, 0) != pid || status)
@@ -204,19 +188,16 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "tcp", no_argument, NULL, 't' },
-		{ "new", no_argument, NULL, 'n' },
 		{ "channels", required_argument, NULL, 'c' },
 		{ "mib", required_argument, NULL, 'm' },
 		{ 0 }
 	};
 	int channels = 1, mib = 1536, o;
-	bool tcp = false, new = false, bad = false;
+	bool tcp = false, bad = false;
 
 	while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (o == 't')
 			tcp = true;
-		else if (o == 'n')
-			new = true;
 		else if (o == 'c')
 			channels = atoi(optarg);
 		else if (o == 'm')
@@ -227,10 +208,10 @@ int main(int argc, char **argv)
 	if (bad || optind < argc || channels < 1 || channels > MAX_CHANNELS ||
 	    mib < channels) {
 		fprintf(stderr,
-			"usage: limit [--tcp] [--new] [--channels 1...%d] [--mib N]\n",
+			"usage: limit [--tcp] [--channels 1...%d] [--mib N]\n",
 			MAX_CHANNELS);
 		return 2;
 	}
-	printf("%.0f\n", measure(tcp, new, channels, (size_t)mib << 20));
+	printf("%.0f\n", measure(tcp, channels, (size_t)mib << 20));
 	return 0;
 }
