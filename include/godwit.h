@@ -3,8 +3,8 @@
  * godwit.h - move running virtual machines from outside the VMM.
  *
  * Read from top to bottom: errors, log, parameters, statistics, VMs, and the
- * operations, migrate, receive and restore. The library never prints, never exits,
- * never touches signal handlers and keeps no global state but the log
+ * operations, migrate, receive and restore. The library never prints, never
+ * exits, never touches signal handlers and keeps no global state but the log
  * function. An operation runs in the thread that calls it; its callbacks are
  * called from that thread. Strings are UTF-8 and stay valid as long as the
  * object they came from.
@@ -335,8 +335,9 @@ GODWIT_API int godwit_send(struct godwit_op *op, const char *path,
 /*
  * Protect the VM: copy it to the standby at @uri while it runs, then send it a
  * checkpoint every params.interval until cancelled (Ctrl-C: 0, the VM runs on
- * here, unprotected, and the standby is told and ends) or until the standby takes over
- * in an orderly way (0; status GODWIT_STATUS_COMPLETED, and the VM runs there).
+ * here, unprotected, and the standby is told and ends) or until the standby
+ * takes over in an orderly way (0; status GODWIT_STATUS_COMPLETED, and the VM
+ * runs there).
  *
  * Return: 0, or -errno with @err: GODWIT_FAILED the VM runs on here
  * unprotected; GODWIT_UNCERTAIN it was fenced: it stands still here, because

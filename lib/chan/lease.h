@@ -53,8 +53,8 @@ struct gw_lease_holder;
  * Over @chan (connected; taken over, also on failure). @timeout_ns: the
  * grantor's; @fence_ns < it. @renew is called from the lease's thread with the
  * time until which the VM may run: later and later, INT64_MAX once the other
- * side said END, and INT64_MIN once when no more will come: the connection was lost,
- * or the lease ran out (the last time given stays). NULL with @err.
+ * side said END, and INT64_MIN once when no more will come: the connection was
+ * lost, or the lease ran out (the last time given stays). NULL with @err.
  */
 struct gw_lease_holder *
 gw_lease_hold(struct gw_chan *chan, int64_t timeout_ns, int64_t fence_ns,

@@ -38,7 +38,7 @@ struct gw_synthetic_config {
 	uint64_t pages_per_s;  /* each writer; 0: as fast as it can */
 	uint64_t working_set;  /* pages of each block the writers choose from */
 	unsigned int zero_percent; /* of the writes that clear the page */
-	unsigned int give_percent; /* of the writes that give it back to the host instead */
+	unsigned int give_percent; /* of those that give it back instead */
 	unsigned int free_percent; /* of the writes that free it instead */
 	bool waiting;	       /* a destination */
 	/*

@@ -78,8 +78,9 @@ int gw_tail_find_end(const void *tail, size_t len, size_t *eof,
 size_t gw_tail_length(const void *tail, size_t len);
 
 /*
- * The same as gw_tail_find_end() while a tail arrives: do these @len bytes end with a description,
- * by their shape? @nul: offset of the last NUL byte among them. Constant time.
+ * The same as gw_tail_find_end() while a tail arrives: do these @len bytes end
+ * with a description, by their shape? @nul: offset of the last NUL byte among
+ * them. Constant time.
  */
 bool gw_tail_ends(const void *tail, size_t len, size_t nul, size_t *eof);
 

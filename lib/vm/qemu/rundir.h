@@ -177,8 +177,8 @@ struct gw_vmref {
 	char dir[GW_SUN_PATH_SIZE];   /* empty: none */
 };
 
-/* "NAME" of a living VM, or "qmp=PATH[,agent=PATH][,front=PATH]" (a comma in a path is
- * doubled). */
+/* "NAME" of a living VM, or "qmp=PATH[,agent=PATH][,front=PATH]" (a comma in a
+ * path is doubled). */
 int gw_vmref_parse(const char *s, struct gw_vmref *ref,
 		   struct gw_error *err) GW_MUST_CHECK;
 
