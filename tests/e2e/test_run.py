@@ -321,6 +321,47 @@ def test_note_is_shown(host, any_qemu):
     assert "go was sent" in out
 
 
+HUGE = "on transparent huge pages"
+# As root, but for what a tmpfs of our own takes.
+NO_MOUNT = ["setpriv", "--bounding-set", "-sys_admin"]
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="not root: which pages "
+                             "RAM is made of is NOT tested")
+
+
+@as_root
+@pytest.mark.skipif(tuple(map(int, os.uname().release.split(".")[:2])) <
+                    (6, 7), reason="no PAGEMAP_SCAN: which pages RAM is made "
+                    "of is NOT tested")
+@pytest.mark.parametrize("options, before, huge", [
+    ([], [], True),
+    (["--transparent-hugepages"], [], True),
+    (["--no-transparent-hugepages"], [], False),
+    ([], NO_MOUNT, False),
+], ids=["default", "asked-for", "declined", "not-allowed"])
+def test_huge_pages_where_they_can_be_had(host, qemu, options, before, huge):
+    r = subprocess.run([*before, GODWIT, "run", "vm", *options, "--dry-run",
+                        "--", qemu, *SMALL], env=host.env, text=True,
+                       capture_output=True, timeout=PATIENCE)
+    assert r.returncode == 0, r.stderr
+    assert (HUGE in r.stdout) == huge
+    assert ("align=2097152" in r.stdout) == huge
+
+
+@as_root
+def test_huge_pages_that_cannot_be_had(host, qemu):
+    r = subprocess.run([*NO_MOUNT, GODWIT, "run", "vm",
+                        "--transparent-hugepages", "--", qemu, *SMALL],
+                       env=host.env, text=True, capture_output=True,
+                       timeout=PATIENCE)
+    assert r.returncode == 1, r.stderr
+    assert re.search("RAM block 'pc.ram'.*huge=always, which root may mount",
+                     r.stderr), r.stderr
+    assert host.list() == {}
+    r = host.godwit("run", "vm", "--hugepages", "--no-transparent-hugepages",
+                    "--", qemu, *SMALL, check=2)
+    assert "choose one" in r.stderr
+
+
 def test_dry_run_changes_nothing(host, qemu):
     out = host.godwit("run", "vm", "--dry-run", "--", qemu, "-m", "1G",
                       "-append", "it's -S").stdout
