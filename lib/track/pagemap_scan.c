@@ -144,11 +144,12 @@ static int pagemap_probe(const struct gw_track_config *c, struct gw_error *err)
 	return fd < 0 ? fd : probe_kernel(fd, err);
 }
 
-int gw_track_can_scan_pagemap(struct gw_error *err)
+bool gw_track_can_scan_pagemap(void)
 {
-	gw_autoclose int fd = open_pagemap(getpid(), err);
+	struct gw_error why = { 0 };
+	gw_autoclose int fd = open_pagemap(getpid(), &why);
 
-	return fd < 0 ? fd : probe_kernel(fd, err);
+	return fd >= 0 && !probe_kernel(fd, &why);
 }
 
 /* Write 2 MiB at @p, zap them. Does a scan still know about them? */

@@ -124,8 +124,8 @@ void gw_track_close(struct gw_track *t); /* stops too; NULL is fine */
  * knows only what its embedder marks. */
 extern const char *const gw_track_names[];
 
-/* Has this kernel what pagemap-scan takes? 0, or -errno with the reason. */
-int gw_track_can_scan_pagemap(struct gw_error *err) GW_MUST_CHECK;
+/* Has this kernel what pagemap-scan takes? */
+bool gw_track_can_scan_pagemap(void);
 
 /* The manual tracker: bytes [@start, @start + @len) of @b were written. Any
  * thread. Only for a tracker opened as "manual". */

@@ -17,9 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define GW_LOG_MODULE "vm"
 #include "base/clock.h"
-#include "base/log.h"
 #include "base/scope.h"
 #include "base/units.h"
 #include "vm/qemu/memory.h"
@@ -251,14 +249,12 @@ static int first_free_fd(void)
 	return max + 1;
 }
 
+/* (Why not is what asking for them by name says.) */
 static enum gw_hugepages possible_pages(enum gw_hugepages wanted)
 {
-	struct gw_error why = { 0 };
-
-	if (wanted != GW_HUGEPAGES_AUTO || !gw_memory_probe_transparent(&why))
-		return wanted;
-	gw_info("RAM in small pages, because: %s", why.msg);
-	return GW_HUGEPAGES_NONE;
+	return wanted != GW_HUGEPAGES_AUTO || gw_memory_can_be_transparent() ?
+		       wanted :
+		       GW_HUGEPAGES_NONE;
 }
 
 int gw_launch_prepare(struct gw_launch *l, const struct gw_launch_request *req,

@@ -102,18 +102,11 @@ static int make_transparent(const char *name)
 				  O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
 }
 
-int gw_memory_probe_transparent(struct gw_error *err)
+bool gw_memory_can_be_transparent(void)
 {
-	int r = gw_track_can_scan_pagemap(err);
-	gw_autoclose int fd = -1;
+	gw_autoclose int fd = make_transparent("probe");
 
-	if (r)
-		return r;
-	fd = make_transparent("probe");
-	if (fd < 0)
-		return gw_fail_errno(err, errno,
-				     "a tmpfs with huge=always, which root may mount");
-	return 0;
+	return fd >= 0 && gw_track_can_scan_pagemap();
 }
 
 static int make_file(const struct gw_cmdline_block *b, struct gw_error *err)

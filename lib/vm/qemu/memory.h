@@ -28,11 +28,9 @@ extern const struct gw_hugepages_kind gw_hugepages_kinds[];
 /* The kind of @name; what nobody knows (an older vm.json): small pages. */
 enum gw_hugepages gw_hugepages_find(const char *name);
 
-/*
- * Can and should RAM have transparent huge pages here? They take CAP_SYS_ADMIN
- * to make, and pagemap-scan to be tracked. If not, the reason is in @err.
- */
-int gw_memory_probe_transparent(struct gw_error *err) GW_MUST_CHECK;
+/* RAM in transparent huge pages takes CAP_SYS_ADMIN to make, and pagemap-scan
+ * to be tracked. */
+bool gw_memory_can_be_transparent(void);
 
 /* All blocks of @c that have a number. Return: 0; -ENOMEM (too few reserved
  * pages), -EPERM (transparent ones take CAP_SYS_ADMIN), another -errno. */
