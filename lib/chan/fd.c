@@ -24,6 +24,7 @@ struct end {
 	int fd; /* -1: there is no such direction (any more) */
 	enum end_kind kind;
 	int flags; /* to put back at close */
+	bool refers; /* has sendfile(), which does not wait */
 };
 
 struct fd_chan {
@@ -128,8 +129,7 @@ static ssize_t fd_sendfile(struct gw_chan *c, int fd, uint64_t at, size_t len)
 
 	if (f->write_ended)
 		return -EPIPE;
-	if (f->w.kind != END_SOCK || !(f->w.flags & O_NONBLOCK) ||
-	    !gw_sock_is_unix(f->w.fd))
+	if (!f->w.refers)
 		return -ENOTSUP;
 	quiet_begin(&q);
 	n = quiet_end(&q, sendfile(f->w.fd, fd, &offset, len));
@@ -149,6 +149,7 @@ static int end_open(struct end *e, int fd, enum end_kind kind)
 		return -errno;
 	if (kind == END_SOCK) {
 		gw_sock_tune(fd, true);
+		e->refers = flags & O_NONBLOCK && gw_sock_is_unix(fd);
 		return 0;
 	}
 	return fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;

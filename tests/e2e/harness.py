@@ -106,6 +106,16 @@ class Qmp:
 SMALL_PAGES = ["--no-transparent-hugepages"]
 
 
+def why_small_pages():
+    """Why RAM of transparent huge pages cannot be had here; "": it can."""
+    if os.geteuid():
+        return "not root: --transparent-hugepages is NOT tested"
+    if tuple(map(int, os.uname().release.split(".")[:2])) < (6, 7):
+        return ("no PAGEMAP_SCAN (Linux 6.7), so transparent huge pages "
+                "cannot be tracked: --transparent-hugepages is NOT tested")
+    return ""
+
+
 class Guest:
     """A QEMU with the Linux guest, started by `godwit run NAME`, with the
     options in GODWIT_TEST_RUN too (--no-transparent-hugepages)."""
@@ -495,15 +505,20 @@ class Pair:
         self.hurt = False
 
 
-def ram_in_use(guest):
-    """Bytes allocated in the file behind its RAM."""
+def ram_path(guest):
+    """The file behind its RAM, as its QEMU has it open."""
     folder = f"/proc/{guest.pid}/fd"
     for fd in os.listdir(folder):
         path = os.path.join(folder, fd)
         with contextlib.suppress(OSError):
             if "godwit-pc.ram" in os.readlink(path):
-                return os.stat(path).st_blocks * 512
+                return path
     raise AssertionError(f"no RAM file in {guest.name}")
+
+
+def ram_in_use(guest):
+    """Bytes allocated in the file behind its RAM."""
+    return os.stat(ram_path(guest)).st_blocks * 512
 
 
 class Stage:

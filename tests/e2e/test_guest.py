@@ -3,13 +3,12 @@
 bit that was flipped from outside."""
 import contextlib
 import mmap
-import os
 import re
 import struct
 
 import pytest
 
-from harness import wait_until
+from harness import ram_path, wait_until
 
 PAGE = 4096
 MASK = (1 << 64) - 1
@@ -34,10 +33,7 @@ def fill(words, seed):
 
 @contextlib.contextmanager
 def ram(guest):
-    folder = f"/proc/{guest.pid}/fd"
-    path = next(f"{folder}/{fd}" for fd in os.listdir(folder)
-                if "godwit-pc.ram" in os.readlink(f"{folder}/{fd}"))
-    with open(path, "r+b") as f, mmap.mmap(f.fileno(), 0) as m:
+    with open(ram_path(guest), "r+b") as f, mmap.mmap(f.fileno(), 0) as m:
         yield m
 
 

@@ -17,7 +17,8 @@ import tempfile
 import pytest
 
 from harness import (CONVERGE, OK, SMALL_PAGES, USAGE, assert_one_story,
-                     make_disk, qemu_path, takes_direct_io, wait_until)
+                     make_disk, qemu_path, takes_direct_io, wait_until,
+                     why_small_pages)
 
 TCP = "tcp:127.0.0.1:0"
 PAGE = 4096
@@ -456,11 +457,8 @@ def huge_kib(vm):
                          ids=["asked-for", "by-itself"])
 def test_moves_transparent_hugepages(env, options):
     """Tracked by small pages, and huge again where it arrives."""
-    if os.geteuid():
-        pytest.skip("not root: --transparent-hugepages is NOT tested")
-    if tuple(map(int, os.uname().release.split(".")[:2])) < (6, 7):
-        pytest.skip("no PAGEMAP_SCAN (Linux 6.7), so transparent huge pages "
-                    "cannot be tracked: --transparent-hugepages is NOT tested")
+    if why_small_pages():
+        pytest.skip(why_small_pages())
     kw = dict(append="gw.tick=20 gw.dirty=32:2000 gw.touch=64",
               run_options=options)
     a = env.guest("a", **kw)

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from harness import why_small_pages
+
 TOP = Path(__file__).resolve().parents[2]
 DEPS = Path(os.environ.get("GODWIT_DEPS", TOP / ".deps"))
 GODWIT = os.path.join(os.environ.get("GODWIT_BUILD", str(TOP / "build")),
@@ -324,14 +326,11 @@ def test_note_is_shown(host, any_qemu):
 HUGE = "on transparent huge pages"
 # As root, but for what a tmpfs of our own takes.
 NO_MOUNT = ["setpriv", "--bounding-set", "-sys_admin"]
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="not root: which pages "
-                             "RAM is made of is NOT tested")
+can_be_huge = pytest.mark.skipif(why_small_pages() != "",
+                                 reason=why_small_pages())
 
 
-@as_root
-@pytest.mark.skipif(tuple(map(int, os.uname().release.split(".")[:2])) <
-                    (6, 7), reason="no PAGEMAP_SCAN: which pages RAM is made "
-                    "of is NOT tested")
+@can_be_huge
 @pytest.mark.parametrize("options, before, huge", [
     ([], [], True),
     (["--transparent-hugepages"], [], True),
@@ -347,7 +346,7 @@ def test_huge_pages_where_they_can_be_had(host, qemu, options, before, huge):
     assert ("align=2097152" in r.stdout) == huge
 
 
-@as_root
+@can_be_huge
 def test_huge_pages_that_cannot_be_had(host, qemu):
     r = subprocess.run([*NO_MOUNT, GODWIT, "run", "vm",
                         "--transparent-hugepages", "--", qemu, *SMALL],

@@ -1,28 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Zero pages and free pages: what need not move does not move, and where
 nothing was sent the guest finds zeros."""
-import contextlib
 import os
 
 import pytest
 
 from harness import (OK, SMALL_PAGES, assert_continues, each_version,
-                     ram_in_use, wait_until)
+                     ram_in_use, ram_path, wait_until)
 
 MIB = 1 << 20
 PAGE = 4096
 REPORTING = ["-device", "virtio-balloon,free-page-reporting=on"]
-
-
-def ram_path(guest):
-    """The file behind its RAM, as its QEMU has it open."""
-    folder = f"/proc/{guest.pid}/fd"
-    for fd in os.listdir(folder):
-        path = os.path.join(folder, fd)
-        with contextlib.suppress(OSError):
-            if "godwit-pc.ram" in os.readlink(path):
-                return path
-    raise AssertionError(f"no RAM file in {guest.name}")
 
 
 def different_pages(a, b):

@@ -22,11 +22,12 @@
 #endif
 
 const struct gw_hugepages_kind gw_hugepages_kinds[] = {
-	[GW_HUGEPAGES_NONE] = { "none", "" },
-	[GW_HUGEPAGES_RESERVED] = { "reserved", " on huge pages" },
-	[GW_HUGEPAGES_TRANSPARENT] = { "transparent",
-				       " on transparent huge pages" },
-	[GW_HUGEPAGES_AUTO] = { "auto", "" },
+	[GW_HUGEPAGES_NONE] = { "none", "", "" },
+	[GW_HUGEPAGES_RESERVED] = { "reserved", " on huge pages", "" },
+	[GW_HUGEPAGES_TRANSPARENT] = {
+		"transparent", " on transparent huge pages",
+		" (a tmpfs with huge=always, which root may mount)" },
+	[GW_HUGEPAGES_AUTO] = { "auto", "", "" },
 };
 
 enum gw_hugepages gw_hugepages_find(const char *name)
@@ -136,9 +137,7 @@ static int make_file(const struct gw_cmdline_block *b, struct gw_error *err)
 				     "cannot make RAM block '%s' of %llu bytes%s%s",
 				     b->id, (unsigned long long)b->size,
 				     gw_hugepages_kinds[how].on,
-				     how == GW_HUGEPAGES_TRANSPARENT ?
-					     " (a tmpfs with huge=always, which root may mount)" :
-					     "");
+				     gw_hugepages_kinds[how].takes);
 	/* without close-on-exec: QEMU opens it as /proc/self/fd/N */
 	if (fcntl(fd, F_DUPFD, b->fd) != b->fd)
 		return gw_fail(err, EMFILE,

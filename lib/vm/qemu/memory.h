@@ -2,7 +2,7 @@
 /*
  * memory.h - the files behind the RAM of a VM that is about to be started.
  *
- * Each has no name, is shared, and is open under the number that the command
+ * Each is in no folder, shared, and open under the number that the command
  * line has for it (/proc/self/fd/N), to be inherited by QEMU. Nothing of it is
  * left behind, whatever dies.
  *
@@ -22,6 +22,7 @@
 struct gw_hugepages_kind {
 	const char *name; /* in vm.json */
 	const char *on;	  /* " on huge pages"; small ones: "" */
+	const char *takes; /* to be made, behind that */
 };
 extern const struct gw_hugepages_kind gw_hugepages_kinds[];
 
