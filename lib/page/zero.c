@@ -27,15 +27,6 @@ static inline RACY uint64_t word(const uint8_t *p)
 	return v;
 }
 
-/*
- * The prefetchers of CPUs end at a page's end, and callers go from page to
- * page: ask for what is one page further on. Beyond memory it is ignored.
- */
-static inline void ahead(const void *p)
-{
-	__builtin_prefetch((const uint8_t *)p + GW_PAGE_SIZE);
-}
-
 /* Most pages that are not zero show it early: each looks there first. */
 static RACY bool zero_words(const void *page)
 {
@@ -46,7 +37,6 @@ static RACY bool zero_words(const void *page)
 	for (; p < end; p += 256) {
 		uint64_t a = 0, b = 0, c = 0, d = 0;
 
-		ahead(p);
 		for (int i = 0; i < 256; i += 32) {
 			a |= word(p + i);
 			b |= word(p + i + 8);
@@ -84,7 +74,6 @@ static RACY bool zero_sse2(const void *page)
 		__m128i all = _mm_or_si128(_mm_or_si128(a, b),
 					   _mm_or_si128(c, d));
 
-		ahead(p);
 		if (_mm_movemask_epi8(_mm_cmpeq_epi8(all, zero)) != 0xffff)
 			return false;
 	}
@@ -109,7 +98,6 @@ __attribute__((target("avx2"))) static RACY bool zero_avx2(const void *page)
 		__m256i all = _mm256_or_si256(_mm256_or_si256(a, b),
 					      _mm256_or_si256(c, d));
 
-		ahead(p);
 		if (!_mm256_testz_si256(all, all))
 			return false;
 	}
@@ -135,8 +123,6 @@ zero_avx512(const void *page)
 		__m512i all = _mm512_or_si512(_mm512_or_si512(a, b),
 					      _mm512_or_si512(c, d));
 
-		ahead(p);
-		ahead(p + 256);
 		if (_mm512_test_epi64_mask(all, all))
 			return false;
 	}
