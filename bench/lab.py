@@ -234,7 +234,7 @@ class Guest:
         o = lab.options
         command = [lab.qemu, "-accel", o.accel, "-m", str(o.memory),
                    "-smp", str(o.cpus), "-nodefaults", "-display", "none",
-                   "-no-reboot", "-kernel", os.path.join(GUEST, "vmlinuz"),
+                   "-no-reboot", "-kernel", os.path.join(GUEST, "vmlinux"),
                    "-initrd", os.path.join(GUEST, "initrd.gz"), "-append",
                    "console=ttyS0 quiet panic=-1 " + o.guest,
                    "-serial", "unix:" + self.console.path,

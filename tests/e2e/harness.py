@@ -134,7 +134,7 @@ class Guest:
             qemu_path(version), "-accel", accel, "-m", str(memory),
             "-smp", str(cpus), "-machine", machine, "-nodefaults",
             "-display", "none", "-no-reboot",
-            "-kernel", os.path.join(GUEST, "vmlinuz"),
+            "-kernel", os.path.join(GUEST, "vmlinux"),
             "-initrd", os.path.join(GUEST, "initrd.gz"),
             "-append", "console=ttyS0 quiet panic=-1 " + append,
             "-serial", "file:" + self.console,

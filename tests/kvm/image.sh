@@ -104,7 +104,7 @@ make_base()
 		echo "$loader"
 		echo root/usr/bin/qemu-system-x86_64
 		(cd "$home" && find root/usr/share -name bios-256k.bin \
-			-o -name kvmvapic.bin -o -name 'linuxboot*.bin')
+			-o -name kvmvapic.bin -o -name pvh.bin)
 	} >>"$work/files"
 	while read -r file; do
 		mkdir -p "$root/qemu/${file%/*}"
@@ -130,7 +130,7 @@ make_image()
 	file=$(interpreter "$2/cli/godwit")
 	mkdir -p "$root${file%/*}"
 	cp -L "$file" "$root$file"
-	cp -L "$3/vmlinuz" "$3/initrd.gz" "$3/disk.img" "$root/guest/"
+	cp -L "$3/vmlinux" "$3/initrd.gz" "$3/disk.img" "$root/guest/"
 	cp "$checkout/tests/kvm/init" "$root/init"
 	cp "$checkout/tests/kvm/move" "$root/test/"
 	echo "$4" >"$root/test/settings"
