@@ -64,7 +64,8 @@ check-tsan:
 bench: bench-ready
 	@GODWIT_BUILD=$(abspath $(BUILD)) bench/all.py $(BENCH)
 
-## make bench-quick  the same with small guests, once each, in 3 minutes
+## make bench-quick  the same with small guests, once each, in 3 minutes:
+##                   build/bench-quick/benchmarks.md
 bench-quick: bench-ready
 	@GODWIT_BUILD=$(abspath $(BUILD)) bench/all.py --quick $(BENCH)
 

@@ -5,7 +5,7 @@
 What was measured goes to one JSON file (--json), from which the document is
 written after each row; a row that fails says so in it and the others go on.
 With --rows the others stay as they were recorded last; --render only writes
-the document again.
+the document again; --quick has a document and a file of its own.
 """
 import argparse
 import json
@@ -194,12 +194,18 @@ def arguments():
     p.add_argument("--render", action="store_true",
                    help="run nothing, write the document again")
     p.add_argument("--json", metavar="FILE",
-                   default=os.path.join(lab.BUILD, "bench.json"),
-                   help="what was measured ($GODWIT_BUILD/bench.json)")
+                   help="what was measured ($GODWIT_BUILD/bench.json; "
+                   "--quick: bench-quick.json)")
     p.add_argument("--out", metavar="DIR",
-                   default=os.path.join(lab.TOP, "docs"),
-                   help="where benchmarks.md and benchmarks/ go (docs)")
-    return p.parse_args()
+                   help="where benchmarks.md and benchmarks/ go (docs; "
+                   "--quick: $GODWIT_BUILD/bench-quick)")
+    options = p.parse_args()
+    name = "bench-quick" if options.quick else "bench"
+    options.json = options.json or os.path.join(lab.BUILD, name + ".json")
+    options.out = options.out or (os.path.join(lab.BUILD, name) if
+                                  options.quick else
+                                  os.path.join(lab.TOP, "docs"))
+    return options
 
 
 def main():

@@ -230,7 +230,6 @@ if __name__ == "__main__":
     parser.add_argument("--writers", nargs="+", choices=WRITERS,
                         default=["sparse", "dense"])
     sys.exit(measure.run(cases, METRICS, parser, quick={
-        "links": [1], "sets": [64], "rates": [400], "writers": ["sparse"],
+        "links": [1], "sets": [64], "rates": [60], "writers": ["sparse"],
         "ways": ["godwit", "godwit auto-converge", "QEMU",
-                 "QEMU auto-converge"], "limit": 4, "spare": 256,
-        "settle": 1000}, by_case=True))
+                 "QEMU auto-converge"], "limit": 3, "spare": 256}, by_case=True))

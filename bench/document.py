@@ -14,7 +14,7 @@ with the same QEMU program, the same guest and the same options. Compare sides, 
 QUICK = " (here: `make bench-quick`)"
 WARNING = """
 **A quick run: one measurement of each side, with small guests. It shows that every row works, and
-no more; the numbers are to be replaced by those of a full run on a quiet machine.**
+no more; docs/benchmarks.md has the numbers of a full run.**
 """
 READ = """
 A cell is the median (smallest..largest) of all runs. "x better" is how many times better than the

@@ -88,5 +88,5 @@ if __name__ == "__main__":
     parser.add_argument("--channels", type=int, nargs="+", metavar="N",
                         default=[1, 2, 4], help="beside the one (1 2 4)")
     sys.exit(measure.run(cases, METRICS, parser, quick={
-        "memory": 384, "channels": [2], "transports": ["unix"],
-        "guest": "gw.tick=50 gw.touch=192"}))
+        "memory": 256, "channels": [2], "transports": ["unix"],
+        "guest": "gw.tick=20 gw.touch=96"}))

@@ -56,4 +56,5 @@ if __name__ == "__main__":
                         default=[4096, 16384],
                         help="RAM of the guests (4096 16384)")
     sys.exit(measure.run(cases, METRICS, parser,
-                         quick={"sizes": [1024]}))
+                         quick={"sizes": [512],
+                                "guest": "gw.tick=20 gw.touch=48"}))
