@@ -232,4 +232,5 @@ if __name__ == "__main__":
     sys.exit(measure.run(cases, METRICS, parser, quick={
         "links": [1], "sets": [64], "rates": [60], "writers": ["sparse"],
         "ways": ["godwit", "godwit auto-converge", "QEMU",
-                 "QEMU auto-converge"], "limit": 3, "spare": 256}, by_case=True))
+                 "QEMU auto-converge"], "limit": 3, "spare": 256},
+        by_case=True))

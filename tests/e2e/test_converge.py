@@ -115,10 +115,11 @@ def pair(env, **kw):
 
 def throttled_move(env, a, at, *options):
     """A migrate that has the vCPUs slowed down now, by 90 percent, and stays
-    so: a tenth of what the guest writes on a slow host is more than is sent."""
-    tx = env.migrate(a, at, *THROTTLE, "--cpu-throttle-initial", "90",
-                     "--max-cpu-throttle", "90", "--max-bandwidth", "16M",
-                     "--downtime-limit", "0", "--stall-passes", "0", *options)
+    so: what it writes then is still more than is sent."""
+    tx = env.migrate(a, at, *SLOW_LINK, *THROTTLE,
+                     "--cpu-throttle-initial", "90",
+                     "--max-cpu-throttle", "90", "--downtime-limit", "0",
+                     "--stall-passes", "0", *options)
     wait_until("throttle", lambda: tx.proc.poll() is not None or any(
         e.get("cpu-throttle-percentage") for e in tx.events()))
     assert tx.proc.poll() is None, tx.stderr()

@@ -57,18 +57,21 @@ add_module()
 	echo "$3" >>"$1/modules/order"
 )
 
-# make_base QEMU KERNEL (in a subshell, as it keeps a lock): print the path of the part that seldom changes: the
-# QEMU program made by scripts/get-qemu with the libraries and the firmware
-# that a PC without a display needs, the modules of KVM, busybox.
+# make_base QEMU KERNEL (in a subshell, as it keeps a lock): print the path of
+# the part that seldom changes: the QEMU program made by scripts/get-qemu with
+# the libraries and the firmware that a PC without a display needs, the modules
+# of KVM, busybox.
 make_base()
 {
 	out=$GODWIT_DEPS/kvm-image/base.cpio
 	busybox=$(command -v busybox) ||
 		die "no busybox; run scripts/install-deps guest"
+	home=${1%/*}
+	tree=$home/root # unpacked packages
 	mkdir -p "${out%/*}"
 	lock kvm-image
 	if [ -e "$out" ] && [ -z "$(find "$checkout/tests/kvm/image.sh" "$1" \
-		"${1%/*}/root/PACKAGES" "$2/PACKAGES" "$busybox" \
+		"$tree/PACKAGES" "$2/PACKAGES" "$busybox" \
 		-newer "$out")" ]; then
 		echo "$out"
 		return
@@ -86,14 +89,13 @@ make_base()
 
 	# The same layout as at home: the program is a script that finds its
 	# tree beside it.
-	home=${1%/*}
 	cp "$1" "$root/qemu/qemu-system-x86_64"
 	loader=$(cd "$home" && find root -name 'ld-linux-x86-64.so.2' |
 		 grep '/lib/x86_64-linux-gnu/' | head -n 1)
 	path=$(sed -n 's/^\t--library-path "\(.*\)" \\$/\1/p' "$1" |
-	       sed "s|\$root|$home/root|g")
+	       sed "s|\$root|$tree|g")
 	"$home/$loader" --library-path "$path" --list \
-		"$home/root/usr/bin/qemu-system-x86_64" |
+		"$tree/usr/bin/qemu-system-x86_64" |
 	awk -v home="$home/" '$3 ~ /^\// {
 		if (index($3, home) != 1)
 			exit 1
